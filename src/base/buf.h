@@ -1,0 +1,100 @@
+/* The only string types: `struct slice` borrows, `struct buf` owns, `struct blob` is shared.
+ *
+ * A buf grows up to a cap given at the start; reaching it is ERR_TOO_LARGE and the buf stays as it
+ * was. It is always NUL-terminated. A blob is immutable once shared and counted on the loop thread
+ * only; a worker is handed a reference that the loop drops after the job.
+ */
+#ifndef BUF_H
+#define BUF_H
+
+#include "base.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+struct slice {
+    const char *ptr;
+    size_t len;
+};
+
+#define SLICE(literal) ((struct slice){(literal), sizeof(literal) - 1})
+#define SLICE_EMPTY    ((struct slice){"", 0})
+#define SLICE_ARGS(s)  (int)(s).len, (s).ptr /* for "%.*s" */
+
+static inline struct slice slice_of(const char *s)
+{
+    return (struct slice){s, strlen(s)};
+}
+
+static inline bool slice_eq(struct slice a, struct slice b)
+{
+    return a.len == b.len && memcmp(a.ptr, b.ptr, a.len) == 0;
+}
+
+static inline bool slice_is(struct slice a, const char *s)
+{
+    return slice_eq(a, slice_of(s));
+}
+
+static inline bool slice_starts(struct slice a, struct slice with)
+{
+    return a.len >= with.len && memcmp(a.ptr, with.ptr, with.len) == 0;
+}
+
+/* ASCII letters compare equal in either case. */
+bool slice_eq_nocase(struct slice a, struct slice b);
+/* Without spaces and tabs at both ends. */
+struct slice slice_trim(struct slice s);
+/* What stands before the separator, or all if there is none; trimmed. It and the separator leave
+ * *list. */
+struct slice slice_next(struct slice *list, char separator);
+/* Whole slice is a decimal number <= max. */
+bool slice_to_u64(struct slice s, uint64_t max, uint64_t *ret);
+
+/* Length of the well-formed UTF-8 character at text (RFC 3629: no overlong forms, no surrogates),
+ * or 0 if there is none. left > 0. */
+size_t utf8_char_len(const char *text, size_t left);
+
+struct buf {
+    char *ptr;
+    size_t len, cap, max;
+};
+
+void buf_init(struct buf *b, size_t max); /* allocates nothing */
+void buf_done(struct buf *b);
+void buf_reset(struct buf *b); /* length 0, memory kept */
+static inline struct slice buf_slice(const struct buf *b)
+{
+    return (struct slice){b->ptr != NULL ? b->ptr : "", b->len};
+}
+/* ERR_TOO_LARGE past max; memory failure counts as that too. */
+enum err_code buf_reserve(struct buf *b, size_t more) MUST_CHECK;
+enum err_code buf_append(struct buf *b, struct slice s) MUST_CHECK;
+enum err_code buf_printf(struct buf *b, const char *fmt, ...) MUST_CHECK PRINTF_LIKE(2, 3);
+/* For bufs without a client-chosen size (max = SIZE_MAX): failure aborts. */
+void buf_add(struct buf *b, struct slice s);
+void buf_addf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
+static inline void buf_adds(struct buf *b, const char *s)
+{
+    buf_add(b, slice_of(s));
+}
+/* A JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
+void buf_add_json_string(struct buf *b, struct slice text);
+/* Drops the first n bytes. */
+void buf_consume(struct buf *b, size_t n);
+
+struct blob {
+    unsigned refs;
+    size_t len;
+    char bytes[]; /* len bytes and a NUL */
+};
+
+struct blob *blob_new(struct slice bytes); /* refs = 1 */
+struct blob *blob_ref(struct blob *b);
+void blob_unref(struct blob *b); /* NULL is fine */
+static inline struct slice blob_slice(const struct blob *b)
+{
+    return (struct slice){b->bytes, b->len};
+}
+
+#endif

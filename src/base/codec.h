@@ -1,0 +1,40 @@
+/* Encodings and randomness. The only file that includes nettle. */
+#ifndef CODEC_H
+#define CODEC_H
+
+#include "buf.h"
+
+enum { UUID_TEXT = 36, SHA256_TEXT = 64, SHA1_RAW = 20 };
+
+/* Standard padded base64 of a stream: feed parts, then finish. Output space for n bytes in:
+ * BASE64_ROOM(n). */
+#define BASE64_ROOM(n) (((n) + 2) / 3 * 4 + 4)
+struct base64_encoder {
+    unsigned char tail[3];
+    unsigned tail_len;
+};
+void base64_init(struct base64_encoder *e);
+size_t base64_feed(struct base64_encoder *e, struct slice in, char *out); /* bytes written */
+size_t base64_finish(struct base64_encoder *e, char *out);
+
+/* Strict: the standard alphabet and nothing else, padding at the end or none at all. Appended to
+ * out. ERR_INVALID; ERR_TOO_LARGE past out's cap. Pure, and fit for a worker thread. */
+enum err_code base64_decode(struct slice text, struct buf *out) MUST_CHECK;
+
+/* Which code does the work is decided once, by what the processor can; tests and benchmarks choose.
+ * False: this processor cannot. */
+enum base64_way { BASE64_TABLE, BASE64_SSSE3, BASE64_AVX2 };
+bool base64_use(enum base64_way way);
+
+/* Lower-case hex, NUL-terminated. */
+void sha256_hex(struct slice in, char ret[SHA256_TEXT + 1]);
+/* Do two texts of one length agree? Takes as long wherever they differ. */
+bool bytes_equal_secretly(const void *a, const void *b, size_t len);
+void sha1_raw(struct slice in, unsigned char ret[SHA1_RAW]);
+
+/* From getrandom(2); cannot fail once the system is up, and aborts if it does. */
+void random_bytes(void *ret, size_t len);
+/* Version 4, lower case with hyphens, NUL-terminated. */
+void uuid_v4(char ret[UUID_TEXT + 1]);
+
+#endif
