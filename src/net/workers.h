@@ -1,0 +1,26 @@
+/* Threads for work that may hang (a dead NAS), of one owner, apart from libuv's pool. The only
+ * mutex of the program lives here. A job gets a struct that holds copies only. */
+#ifndef WORKERS_H
+#define WORKERS_H
+
+#include "list.h"
+
+#include <uv.h>
+
+struct workers;
+struct work {
+    struct list_node link;
+    void (*run)(struct work *w);  /* on a worker thread */
+    void (*done)(struct work *w); /* on the loop thread, exactly once */
+};
+
+/* Threads are started on demand, at most `threads` (1..8), with all signals blocked. */
+struct workers *workers_new(uv_loop_t *loop, unsigned threads);
+void workers_add(struct workers *ws, struct work *w);
+unsigned workers_pending(const struct workers *ws); /* added and not yet done */
+/* Waits for running and queued jobs at most wait_ms; threads that are stuck beyond are abandoned
+ * (main ends with _exit): their jobs' done() is never called and *ret_stuck says how many. */
+void workers_close(struct workers *ws, uint64_t wait_ms, void (*closed)(void *ctx, unsigned stuck),
+                   void *ctx);
+
+#endif

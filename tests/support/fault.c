@@ -1,0 +1,126 @@
+#include "fault.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <sys/types.h>
+#include <unistd.h>
+
+/* The linker's --wrap calls these. */
+int __real_open(const char *path, int flags, mode_t mode);
+ssize_t __real_write(int fd, const void *bytes, size_t len);
+int __real_fsync(int fd);
+int __real_rename(const char *from, const char *to);
+int __real_link(const char *from, const char *to);
+int __real_close(int fd);
+int __wrap_open(const char *path, int flags, ...);
+ssize_t __wrap_write(int fd, const void *bytes, size_t len);
+int __wrap_fsync(int fd);
+int __wrap_rename(const char *from, const char *to);
+int __wrap_link(const char *from, const char *to);
+int __wrap_close(int fd);
+
+static atomic_bool armed;
+static atomic_uint left, hits;
+static enum fault_call kind; /* these are set before `armed` is */
+static int number;
+static bool goes_on, happens;
+static pthread_t spared;
+
+void fault_arm(enum fault_call call, unsigned nth, int errnum, bool forever, bool done)
+{
+    kind = call;
+    number = errnum;
+    goes_on = forever;
+    happens = done;
+    spared = pthread_self();
+    atomic_store(&left, nth);
+    atomic_store(&hits, 0);
+    atomic_store(&armed, true);
+}
+
+unsigned fault_disarm(void)
+{
+    atomic_store(&armed, false);
+    return atomic_load(&hits);
+}
+
+static bool fails(enum fault_call call)
+{
+    if (!atomic_load(&armed) || (kind != FAULT_ANY && kind != call) ||
+        pthread_equal(spared, pthread_self()))
+        return false;
+    unsigned n = atomic_load(&left);
+    if (n == 0 && !goes_on)
+        return false;
+    if (n > 0 && atomic_fetch_sub(&left, 1) != 1)
+        return false;
+    atomic_fetch_add(&hits, 1);
+    while (number == FAULT_HANG && atomic_load(&armed))
+        (void)usleep(1000);
+    if (number == FAULT_HANG)
+        return false;
+    if (number == FAULT_SHORT_WRITE)
+        return call == FAULT_WRITE;
+    errno = number;
+    return true;
+}
+
+int __wrap_open(const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    if ((flags & O_CREAT) != 0) {
+        va_list args;
+        va_start(args, flags);
+        mode = va_arg(args, mode_t);
+        va_end(args);
+    }
+    return fails(FAULT_OPEN) ? -1 : __real_open(path, flags, mode);
+}
+
+ssize_t __wrap_write(int fd, const void *bytes, size_t len)
+{
+    if (!fails(FAULT_WRITE))
+        return __real_write(fd, bytes, len);
+    return number == FAULT_SHORT_WRITE && len > 1 ? __real_write(fd, bytes, len - 1) : -1;
+}
+
+int __wrap_fsync(int fd)
+{
+    return fails(FAULT_FSYNC) ? -1 : __real_fsync(fd);
+}
+
+int __wrap_rename(const char *from, const char *to)
+{
+    if (!fails(FAULT_RENAME))
+        return __real_rename(from, to);
+    int errnum = errno;
+    if (happens)
+        (void)__real_rename(from, to);
+    errno = errnum;
+    return -1;
+}
+
+int __wrap_link(const char *from, const char *to)
+{
+    if (!fails(FAULT_LINK))
+        return __real_link(from, to);
+    int errnum = errno;
+    if (happens)
+        (void)__real_link(from, to);
+    errno = errnum;
+    return -1;
+}
+
+int __wrap_close(int fd)
+{
+    if (!fails(FAULT_CLOSE))
+        return __real_close(fd);
+    int errnum = errno;
+    (void)__real_close(fd);
+    errno = errnum;
+    return -1;
+}
