@@ -1,0 +1,143 @@
+#include "http_guard.h"
+
+#include "http_msg.h"
+
+enum {
+    BEFORE, /* empty lines before a request line are allowed: RFC 9112, 2.2 */
+    BEFORE_CR,
+    LINE,
+    LINE_CR,
+    FIELD, /* first byte of a header line */
+    NAME,
+    VALUE,
+    END_CR,
+};
+
+void http_guard_init(struct http_guard *g, enum http_guard_kind kind)
+{
+    static const unsigned char first[] = {BEFORE, LINE, FIELD};
+    *g = (struct http_guard){.kind = kind, .state = first[kind]};
+}
+
+bool http_guard_started(const struct http_guard *g)
+{
+    return g->state != BEFORE;
+}
+
+static enum http_guard_result guard_refuse(struct http_guard *g, int status, const char *why)
+{
+    g->status = status;
+    g->why = why;
+    return HTTP_GUARD_BAD;
+}
+
+static bool matches(char c, char pattern)
+{
+    return pattern == '0' ? c >= '0' && c <= '9' : c == pattern;
+}
+
+/* llhttp 8.1.0 takes any number of spaces, and "GET / RTSP/1.0" for HTTP/1.0. */
+static enum http_guard_result guard_request_line(struct http_guard *g, char c)
+{
+    static const char version[] = "HTTP/0.0";
+    if (c == '\r') {
+        if (g->spaces != 2 || g->word != sizeof(version) - 1)
+            return guard_refuse(g, 400, "no request line");
+        g->state = LINE_CR;
+        return HTTP_GUARD_MORE;
+    }
+    if (c == ' ') {
+        if (g->word == 0 || g->spaces == 2)
+            return guard_refuse(g, 400, "a space too many in the request line");
+        g->spaces++;
+        g->word = 0;
+        return HTTP_GUARD_MORE;
+    }
+    if (!http_is_value_char(c) || c == '\t')
+        return guard_refuse(g, 400, "a control character in the request line");
+    if (g->spaces == 2 && (g->word >= sizeof(version) - 1 || !matches(c, version[g->word])))
+        return guard_refuse(g, 400, "no HTTP version at the end of the request line");
+    g->word++;
+    if (g->spaces == 1 && g->word > HTTP_TARGET_MAX)
+        return guard_refuse(g, 414, "the target is too long");
+    return HTTP_GUARD_MORE;
+}
+
+/* llhttp 8.1.0 takes status codes of one and two digits. */
+static enum http_guard_result guard_status_line(struct http_guard *g, char c)
+{
+    static const char start[] = "HTTP/0.0 000";
+    if (c == '\r' && g->word >= sizeof(start) - 1) {
+        g->state = LINE_CR;
+        return HTTP_GUARD_MORE;
+    }
+    bool fits = g->word < sizeof(start) - 1 ? matches(c, start[g->word])
+                                            : g->word > sizeof(start) - 1 || c == ' ';
+    if (!fits || !http_is_value_char(c))
+        return guard_refuse(g, 400, "no status line");
+    g->word++;
+    return HTTP_GUARD_MORE;
+}
+
+static enum http_guard_result guard_field(struct http_guard *g, char c)
+{
+    if (c == '\r') {
+        g->state = END_CR;
+        return HTTP_GUARD_MORE;
+    }
+    if (!http_is_token_char(c))
+        return guard_refuse(g, 400, "a header line that begins with no name");
+    if (++g->fields > HTTP_HEADERS_MAX)
+        return guard_refuse(g, 431, "too many headers");
+    g->state = NAME;
+    return HTTP_GUARD_MORE;
+}
+
+static enum http_guard_result guard_byte(struct http_guard *g, char c)
+{
+    switch (g->state) {
+    case BEFORE:
+        if (c == '\r') {
+            g->state = BEFORE_CR;
+            return HTTP_GUARD_MORE;
+        }
+        g->state = LINE;
+        return guard_request_line(g, c);
+    case LINE:
+        return g->kind == HTTP_GUARD_REQUEST ? guard_request_line(g, c) : guard_status_line(g, c);
+    case FIELD: return guard_field(g, c);
+    case NAME:
+        if (c == ':')
+            g->state = VALUE;
+        else if (!http_is_token_char(c))
+            return guard_refuse(g, 400, "a header name that is no token");
+        return HTTP_GUARD_MORE;
+    case VALUE:
+        if (c == '\r')
+            g->state = LINE_CR;
+        else if (!http_is_value_char(c))
+            return guard_refuse(g, 400, "a control character in a header value");
+        return HTTP_GUARD_MORE;
+    default: /* after a CR */
+        if (c != '\n')
+            return guard_refuse(g, 400, "a carriage return without a line feed");
+        if (g->state == END_CR)
+            return HTTP_GUARD_END;
+        g->state = g->state == BEFORE_CR ? BEFORE : FIELD;
+        return HTTP_GUARD_MORE;
+    }
+}
+
+enum http_guard_result http_guard_feed(struct http_guard *g, struct slice bytes, size_t *used)
+{
+    enum http_guard_result result = HTTP_GUARD_MORE;
+    size_t i;
+    for (i = 0; i < bytes.len && result == HTTP_GUARD_MORE; i++) {
+        if (++g->bytes > HTTP_HEAD_MAX)
+            result = guard_refuse(g, 431, "the head is too long");
+        else
+            result = guard_byte(g, bytes.ptr[i]);
+    }
+    *used = result == HTTP_GUARD_BAD ? i - 1 : i;
+    return result;
+}

@@ -1,0 +1,347 @@
+/* Header lists, request targets and queries: see http_msg.h. The tables of media types and reasons
+ * are at the end. */
+#include "http_msg.h"
+
+#include <stdlib.h>
+
+static const char hex_upper[] = "0123456789ABCDEF";
+
+/* --- header lists ---------------------------------------------------------------------------- */
+
+bool http_is_token_char(char c)
+{
+    static const char others[] = "!#$%&'*+-.^_`|~";
+    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'))
+        return true;
+    return c != '\0' && strchr(others, c) != NULL;
+}
+
+static bool is_token(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!http_is_token_char(s.ptr[i]))
+            return false;
+    return s.len > 0;
+}
+
+bool http_is_value_char(char c)
+{
+    unsigned char u = (unsigned char)c;
+    return (u >= ' ' && u != 0x7f) || u == '\t';
+}
+
+static bool is_value(struct slice s)
+{
+    for (size_t i = 0; i < s.len; i++)
+        if (!http_is_value_char(s.ptr[i]))
+            return false;
+    return true;
+}
+
+void http_headers_init(struct http_headers *h)
+{
+    *h = (struct http_headers){.fields = NULL};
+    buf_init(&h->text, HTTP_HEAD_MAX);
+}
+
+void http_headers_done(struct http_headers *h)
+{
+    buf_done(&h->text);
+    free(h->fields);
+    http_headers_init(h);
+}
+
+void http_headers_reset(struct http_headers *h)
+{
+    buf_reset(&h->text);
+    h->count = 0;
+}
+
+enum err_code http_headers_add(struct http_headers *h, struct slice name, struct slice value)
+{
+    value = slice_trim(value);
+    if (!is_token(name) || !is_value(value))
+        return ERR_INVALID;
+    if (h->count == HTTP_HEADERS_MAX || name.len > HTTP_HEAD_MAX || value.len > HTTP_HEAD_MAX ||
+        buf_reserve(&h->text, name.len + value.len) != ERR_OK)
+        return ERR_TOO_LARGE;
+    if (h->count == h->cap) {
+        h->cap = h->cap == 0 ? 16 : h->cap * 2;
+        h->fields = xrealloc(h->fields, h->cap * sizeof(*h->fields));
+    }
+    h->fields[h->count++] = (struct http_field){
+        .name_at = (uint32_t)h->text.len,
+        .name_len = (uint32_t)name.len,
+        .value_at = (uint32_t)(h->text.len + name.len),
+        .value_len = (uint32_t)value.len,
+    };
+    ASSERT(buf_append(&h->text, name) == ERR_OK && buf_append(&h->text, value) == ERR_OK);
+    return ERR_OK;
+}
+
+struct slice http_headers_name(const struct http_headers *h, unsigned i)
+{
+    ASSERT(i < h->count);
+    return (struct slice){h->text.ptr + h->fields[i].name_at, h->fields[i].name_len};
+}
+
+struct slice http_headers_value(const struct http_headers *h, unsigned i)
+{
+    ASSERT(i < h->count);
+    return (struct slice){h->text.ptr + h->fields[i].value_at, h->fields[i].value_len};
+}
+
+/* The index of the next field of that name from `from` on, or count. */
+static unsigned headers_find(const struct http_headers *h, struct slice name, unsigned from)
+{
+    while (from < h->count && !slice_eq_nocase(http_headers_name(h, from), name))
+        from++;
+    return from;
+}
+
+bool http_headers_get(const struct http_headers *h, const char *name, struct slice *ret)
+{
+    unsigned i = headers_find(h, slice_of(name), 0);
+    if (i == h->count)
+        return false;
+    *ret = http_headers_value(h, i);
+    return true;
+}
+
+unsigned http_headers_count(const struct http_headers *h, const char *name)
+{
+    struct slice wanted = slice_of(name);
+    unsigned n = 0;
+    for (unsigned i = headers_find(h, wanted, 0); i < h->count; i = headers_find(h, wanted, i + 1))
+        n++;
+    return n;
+}
+
+bool http_list_has(struct slice list, struct slice token)
+{
+    while (list.len > 0) {
+        const char *comma = memchr(list.ptr, ',', list.len);
+        size_t len = comma != NULL ? (size_t)(comma - list.ptr) : list.len;
+        if (slice_eq_nocase(slice_trim((struct slice){list.ptr, len}), token))
+            return true;
+        size_t skip = comma != NULL ? len + 1 : len;
+        list = (struct slice){list.ptr + skip, list.len - skip};
+    }
+    return false;
+}
+
+bool http_headers_has_token(const struct http_headers *h, const char *name, const char *token)
+{
+    struct slice wanted = slice_of(name);
+    for (unsigned i = headers_find(h, wanted, 0); i < h->count; i = headers_find(h, wanted, i + 1))
+        if (http_list_has(http_headers_value(h, i), slice_of(token)))
+            return true;
+    return false;
+}
+
+/* --- targets --------------------------------------------------------------------------------- */
+
+/* "http://host/path" → "/path", "http://host?x" → "?x". False: no absolute form. */
+static bool strip_authority(struct slice *target)
+{
+    static const struct slice schemes[] = {{"http://", 7}, {"https://", 8}};
+    for (size_t i = 0; i < ARRAY_LEN(schemes); i++) {
+        struct slice scheme = schemes[i];
+        if (target->len <= scheme.len ||
+            !slice_eq_nocase((struct slice){target->ptr, scheme.len}, scheme))
+            continue;
+        struct slice rest = {target->ptr + scheme.len, target->len - scheme.len};
+        size_t host_len = 0;
+        while (host_len < rest.len && rest.ptr[host_len] != '/' && rest.ptr[host_len] != '?')
+            host_len++;
+        *target = (struct slice){rest.ptr + host_len, rest.len - host_len};
+        return host_len > 0;
+    }
+    return false;
+}
+
+enum err_code http_target_split(struct slice target, struct http_target *ret)
+{
+    /* What a target may not hold unescaped would be read differently by whoever sits behind us. */
+    for (size_t i = 0; i < target.len; i++) {
+        unsigned char u = (unsigned char)target.ptr[i];
+        if (u <= ' ' || u >= 0x7f || u == '#')
+            return ERR_INVALID;
+    }
+    if (slice_is(target, "*")) {
+        *ret = (struct http_target){target, SLICE_EMPTY};
+        return ERR_OK;
+    }
+    if (target.len == 0 || (target.ptr[0] != '/' && !strip_authority(&target)))
+        return ERR_INVALID;
+    const char *mark = target.len > 0 ? memchr(target.ptr, '?', target.len) : NULL;
+    size_t path_len = mark != NULL ? (size_t)(mark - target.ptr) : target.len;
+    ret->path = path_len > 0 ? (struct slice){target.ptr, path_len} : SLICE("/");
+    ret->query = mark != NULL ? (struct slice){mark + 1, target.len - path_len - 1} : SLICE_EMPTY;
+    return ERR_OK;
+}
+
+static int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+static enum err_code query_decode(struct slice text, struct buf *out)
+{
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.ptr[i];
+        if (c == '+')
+            c = ' ';
+        if (c == '%') {
+            int high = i + 1 < text.len ? hex_value(text.ptr[i + 1]) : -1;
+            int low = i + 2 < text.len ? hex_value(text.ptr[i + 2]) : -1;
+            if (high < 0 || low < 0)
+                return ERR_INVALID;
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        if (c == '\0')
+            return ERR_INVALID;
+        enum err_code code = buf_append(out, (struct slice){&c, 1});
+        if (code != ERR_OK)
+            return code;
+    }
+    return ERR_OK;
+}
+
+/* Is the still encoded text the key? A key of which no decoding fits simply is another one. */
+static bool query_key_is(struct slice encoded, const char *key)
+{
+    struct buf name;
+    buf_init(&name, strlen(key));
+    bool same = query_decode(encoded, &name) == ERR_OK && slice_is(buf_slice(&name), key);
+    buf_done(&name);
+    return same;
+}
+
+enum err_code http_query_get(struct slice query, const char *key, struct buf *out)
+{
+    while (query.len > 0) {
+        const char *end = memchr(query.ptr, '&', query.len);
+        size_t len = end != NULL ? (size_t)(end - query.ptr) : query.len;
+        const char *equals = memchr(query.ptr, '=', len);
+        size_t name_len = equals != NULL ? (size_t)(equals - query.ptr) : len;
+        if (query_key_is((struct slice){query.ptr, name_len}, key)) {
+            size_t skip = equals != NULL ? name_len + 1 : len;
+            return query_decode((struct slice){query.ptr + skip, len - skip}, out);
+        }
+        size_t skip = end != NULL ? len + 1 : len;
+        query = (struct slice){query.ptr + skip, query.len - skip};
+    }
+    return ERR_NOT_FOUND;
+}
+
+void http_percent_encode(struct buf *out, struct slice bytes)
+{
+    for (size_t i = 0; i < bytes.len; i++) {
+        char c = bytes.ptr[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z');
+        if (letter || (c >= '0' && c <= '9') || c == '-' || c == '.' || c == '_' || c == '~') {
+            buf_add(out, (struct slice){&c, 1});
+            continue;
+        }
+        unsigned char u = (unsigned char)c;
+        char escaped[3] = {'%', hex_upper[u >> 4], hex_upper[u & 15]};
+        buf_add(out, (struct slice){escaped, sizeof(escaped)});
+    }
+}
+
+/* --- tables ---------------------------------------------------------------------------------- */
+
+const char *http_media_type(struct slice filename)
+{
+    static const struct {
+        struct slice ending;
+        const char *type;
+    } types[] = {
+        {{".png", 4}, "image/png"},
+        {{".jpg", 4}, "image/jpeg"},
+        {{".jpeg", 5}, "image/jpeg"},
+        {{".webp", 5}, "image/webp"},
+        {{".gif", 4}, "image/gif"},
+        {{".svg", 4}, "image/svg+xml"},
+        {{".avif", 5}, "image/avif"},
+        {{".mp4", 4}, "video/mp4"},
+        {{".webm", 5}, "video/webm"},
+        {{".mov", 4}, "video/quicktime"},
+        {{".mkv", 4}, "video/x-matroska"},
+        {{".mp3", 4}, "audio/mpeg"},
+        {{".wav", 4}, "audio/wav"},
+        {{".flac", 5}, "audio/flac"},
+        {{".ogg", 4}, "audio/ogg"},
+        {{".opus", 5}, "audio/opus"},
+        {{".glb", 4}, "model/gltf-binary"},
+        {{".json", 5}, "application/json"},
+        {{".txt", 4}, "text/plain; charset=utf-8"},
+        {{".html", 5}, "text/html; charset=utf-8"},
+        {{".css", 4}, "text/css; charset=utf-8"},
+        {{".js", 3}, "text/javascript; charset=utf-8"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        struct slice ending = types[i].ending;
+        if (filename.len < ending.len)
+            continue;
+        const char *tail = filename.ptr + filename.len - ending.len;
+        if (slice_eq_nocase((struct slice){tail, ending.len}, ending))
+            return types[i].type;
+    }
+    return "application/octet-stream";
+}
+
+const char *http_reason(int status)
+{
+    switch (status) {
+    case 100: return "Continue";
+    case 101: return "Switching Protocols";
+    case 200: return "OK";
+    case 201: return "Created";
+    case 202: return "Accepted";
+    case 204: return "No Content";
+    case 206: return "Partial Content";
+    case 301: return "Moved Permanently";
+    case 302: return "Found";
+    case 303: return "See Other";
+    case 304: return "Not Modified";
+    case 307: return "Temporary Redirect";
+    case 308: return "Permanent Redirect";
+    case 400: return "Bad Request";
+    case 401: return "Unauthorized";
+    case 403: return "Forbidden";
+    case 404: return "Not Found";
+    case 405: return "Method Not Allowed";
+    case 406: return "Not Acceptable";
+    case 408: return "Request Timeout";
+    case 409: return "Conflict";
+    case 410: return "Gone";
+    case 411: return "Length Required";
+    case 412: return "Precondition Failed";
+    case 413: return "Content Too Large";
+    case 414: return "URI Too Long";
+    case 415: return "Unsupported Media Type";
+    case 416: return "Range Not Satisfiable";
+    case 417: return "Expectation Failed";
+    case 422: return "Unprocessable Content";
+    case 426: return "Upgrade Required";
+    case 428: return "Precondition Required";
+    case 429: return "Too Many Requests";
+    case 431: return "Request Header Fields Too Large";
+    case 499: return "Client Closed Request";
+    case 500: return "Internal Server Error";
+    case 501: return "Not Implemented";
+    case 502: return "Bad Gateway";
+    case 503: return "Service Unavailable";
+    case 504: return "Gateway Timeout";
+    case 505: return "HTTP Version Not Supported";
+    case 507: return "Insufficient Storage";
+    default: return "";
+    }
+}

@@ -1,0 +1,62 @@
+/* What HTTP messages are made of: header lists, request targets, and the small grammars in them.
+ * Shared by server, client and whoever looks at a request. */
+#ifndef HTTP_MSG_H
+#define HTTP_MSG_H
+
+#include "buf.h"
+
+enum {
+    HTTP_TARGET_MAX = 8 * 1024,
+    HTTP_HEAD_MAX = 32 * 1024,
+    HTTP_HEADERS_MAX = 100,
+};
+
+bool http_is_token_char(char c); /* of names */
+bool http_is_value_char(char c); /* no control characters but the tabulator */
+
+/* A header list owns its text: one buf, fields by offset, so that it can grow while it is read. */
+struct http_field {
+    uint32_t name_at, name_len, value_at, value_len;
+};
+struct http_headers {
+    struct buf text;
+    struct http_field *fields;
+    unsigned count, cap;
+};
+
+void http_headers_init(struct http_headers *h);
+void http_headers_done(struct http_headers *h);
+void http_headers_reset(struct http_headers *h);
+/* ERR_TOO_LARGE past HTTP_HEADERS_MAX or HTTP_HEAD_MAX; ERR_INVALID for a name that is no token or
+ * a value with a control character. */
+enum err_code http_headers_add(struct http_headers *h, struct slice name,
+                               struct slice value) MUST_CHECK;
+struct slice http_headers_name(const struct http_headers *h, unsigned i);
+struct slice http_headers_value(const struct http_headers *h, unsigned i);
+/* The first one of that name (any case); false if there is none. */
+bool http_headers_get(const struct http_headers *h, const char *name, struct slice *ret);
+unsigned http_headers_count(const struct http_headers *h, const char *name);
+/* Is `token` an element of a comma-separated list header (any case, over all its lines)? */
+bool http_headers_has_token(const struct http_headers *h, const char *name, const char *token);
+
+/* Is `token` an element of this comma-separated list (any case)? */
+bool http_list_has(struct slice list, struct slice token);
+
+/* "/a/b?x=1" → path "/a/b", query "x=1". Absolute-form targets lose scheme and authority; "*" is a
+ * path of its own. ERR_INVALID for anything else, for a fragment and for bytes that must be
+ * escaped. */
+struct http_target {
+    struct slice path, query;
+};
+enum err_code http_target_split(struct slice target, struct http_target *ret) MUST_CHECK;
+/* The value of a query key, percent-decoded ('+' is a space), appended to out. ERR_NOT_FOUND;
+ * ERR_INVALID for a broken escape or a NUL; ERR_TOO_LARGE past out's cap. */
+enum err_code http_query_get(struct slice query, const char *key, struct buf *out) MUST_CHECK;
+/* RFC 3986 unreserved characters stay, all other bytes become %XX. */
+void http_percent_encode(struct buf *out, struct slice bytes);
+
+/* Media type of a file name by its ending; "application/octet-stream" when unknown. */
+const char *http_media_type(struct slice filename);
+const char *http_reason(int status); /* "OK"; "" for a number without a name */
+
+#endif

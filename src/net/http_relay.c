@@ -1,0 +1,122 @@
+/* Header by header: dropped by name, by prefix, or because Connection names it. */
+#include "http_relay.h"
+
+static const char *const neither_way[] = {
+    "connection",       "content-length",           "date",
+    "keep-alive",       "proxy-authenticate",       "proxy-authorization",
+    "proxy-connection", "sec-websocket-extensions", "te",
+    "trailer",          "transfer-encoding",        "upgrade",
+};
+static const char *const not_to_server[] = {
+    "expect",    "host", "origin", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+    "x-api-key",
+};
+
+static bool is_among(struct slice name, const char *const *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (slice_eq_nocase(name, slice_of(names[i])))
+            return true;
+    return false;
+}
+
+static bool begins_with(struct slice name, struct slice prefix)
+{
+    return name.len >= prefix.len && slice_eq_nocase((struct slice){name.ptr, prefix.len}, prefix);
+}
+
+/* `connection` is the index of a Connection header; there is seldom more than one. */
+static bool is_named_by(const struct http_headers *h, unsigned connection, struct slice name)
+{
+    for (unsigned i = connection; i < h->count; i++)
+        if (slice_eq_nocase(http_headers_name(h, i), SLICE("connection")) &&
+            http_list_has(http_headers_value(h, i), name))
+            return true;
+    return false;
+}
+
+static unsigned first_connection(const struct http_headers *h)
+{
+    unsigned i = 0;
+    while (i < h->count && !slice_eq_nocase(http_headers_name(h, i), SLICE("connection")))
+        i++;
+    return i;
+}
+
+typedef bool (*passes_cb)(struct slice name);
+
+static bool passes_to_server(struct slice name)
+{
+    return !is_among(name, not_to_server, ARRAY_LEN(not_to_server)) &&
+           !begins_with(name, SLICE("sec-fetch-"));
+}
+
+static bool passes_to_client(struct slice name)
+{
+    return !begins_with(name, SLICE("access-control-"));
+}
+
+static enum err_code add_passing(const struct http_headers *from, passes_cb passes,
+                                 struct http_headers *ret)
+{
+    unsigned connection = first_connection(from);
+    for (unsigned i = 0; i < from->count; i++) {
+        struct slice name = http_headers_name(from, i);
+        if (is_among(name, neither_way, ARRAY_LEN(neither_way)) ||
+            begins_with(name, SLICE("x-fc-")) || !passes(name) ||
+            is_named_by(from, connection, name))
+            continue;
+        enum err_code code = http_headers_add(ret, name, http_headers_value(from, i));
+        if (code != ERR_OK)
+            return code;
+    }
+    return ERR_OK;
+}
+
+static enum err_code add_forwarded_for(const struct http_headers *from, const char *peer,
+                                       struct http_headers *ret)
+{
+    struct buf list;
+    buf_init(&list, SIZE_MAX);
+    for (unsigned i = 0; i < from->count; i++) {
+        if (!slice_eq_nocase(http_headers_name(from, i), SLICE("x-forwarded-for")))
+            continue;
+        buf_add(&list, http_headers_value(from, i));
+        buf_adds(&list, ", ");
+    }
+    buf_adds(&list, peer);
+    enum err_code code = http_headers_add(ret, SLICE("x-forwarded-for"), buf_slice(&list));
+    buf_done(&list);
+    return code;
+}
+
+/* The value of the first of two headers that is there; `otherwise` if none is. */
+static enum err_code add_forwarded(const struct http_headers *from, const char *name,
+                                   const char *source, struct slice otherwise,
+                                   struct http_headers *ret)
+{
+    struct slice value;
+    if (!http_headers_get(from, name, &value) &&
+        (source == NULL || !http_headers_get(from, source, &value)))
+        value = otherwise;
+    return http_headers_add(ret, slice_of(name), value);
+}
+
+enum err_code http_relay_request(const struct http_head *head, const char *peer,
+                                 struct http_headers *ret)
+{
+    const struct http_headers *from = &head->headers;
+    enum err_code code = add_passing(from, passes_to_server, ret);
+    if (code == ERR_OK)
+        code = add_forwarded_for(from, peer, ret);
+    if (code == ERR_OK)
+        code = add_forwarded(from, "x-forwarded-host", "host", SLICE_EMPTY, ret);
+    if (code == ERR_OK)
+        code = add_forwarded(from, "x-forwarded-proto", NULL, SLICE("http"), ret);
+    return code;
+}
+
+enum err_code http_relay_response(const struct http_headers *from, struct http_headers *ret)
+{
+    return add_passing(from, passes_to_client, ret);
+}

@@ -1,0 +1,23 @@
+/* Which headers of a message pass a relay, and which are put in their place. Pure.
+ *
+ * Neither way: what belongs to one hop (RFC 9110, 7.6.1, with all that Connection names), what
+ * frames a message or dates it (the next hop says so itself), and extensions of WebSockets, which
+ * would change the frames that a tunnel must not touch. Nor X-Fc-*: they are between us and
+ * Function Compute's gateway, and keys are among them. Towards the server: Host, Origin and
+ * Sec-Fetch-*, by which a server behind a relay would take every page for a foreign one (who drops
+ * them must have looked at them), Expect, which is answered here, and X-Api-Key, which is meant for
+ * us. X-Forwarded-For is continued;
+ * -Host and -Proto stay what a relay in front of us said, if one did. Towards the client:
+ * Access-Control-*: which pages may call is decided here alone. */
+#ifndef HTTP_RELAY_H
+#define HTTP_RELAY_H
+
+#include "http_parser.h"
+
+/* Both add to `ret`. ERR_TOO_LARGE: more than a header list takes. */
+enum err_code http_relay_request(const struct http_head *head, const char *peer,
+                                 struct http_headers *ret) MUST_CHECK;
+enum err_code http_relay_response(const struct http_headers *from,
+                                  struct http_headers *ret) MUST_CHECK;
+
+#endif

@@ -1,0 +1,182 @@
+/* Header lists, targets, queries and the small tables of HTTP. */
+#include "http_msg.h"
+#include "unit.h"
+
+static void headers_keep_order_and_find_in_any_case(void **state)
+{
+    (void)state;
+    struct http_headers h;
+    struct slice value;
+    http_headers_init(&h);
+    assert_int_equal(http_headers_add(&h, SLICE("Host"), SLICE("a")), ERR_OK);
+    assert_int_equal(http_headers_add(&h, SLICE("Accept"), SLICE("  x, y\t")), ERR_OK);
+    assert_int_equal(http_headers_add(&h, SLICE("ACCEPT"), SLICE("")), ERR_OK);
+    assert_true(http_headers_get(&h, "accept", &value));
+    assert_true(slice_is(value, "x, y"));
+    assert_int_equal(http_headers_count(&h, "accept"), 2);
+    assert_true(slice_is(http_headers_name(&h, 2), "ACCEPT"));
+    assert_int_equal(http_headers_value(&h, 2).len, 0);
+    assert_false(http_headers_get(&h, "accep", &value));
+    http_headers_reset(&h);
+    assert_false(http_headers_get(&h, "host", &value));
+    http_headers_done(&h);
+}
+
+static void headers_refuse_what_would_break_a_message(void **state)
+{
+    (void)state;
+    static const struct {
+        struct slice name, value;
+    } bad[] = {
+        {{"", 0}, {"a", 1}},      {{"a b", 3}, {"a", 1}},       {{"a:", 2}, {"a", 1}},
+        {{"a\x80", 2}, {"a", 1}}, {{"a", 1}, {"a\r\nb: c", 7}}, {{"a", 1}, {"a\nb", 3}},
+        {{"a", 1}, {"a\0b", 3}},  {{"a", 1}, {"a\x7f", 2}},     {{"a\0", 2}, {"a", 1}},
+    };
+    struct http_headers h;
+    http_headers_init(&h);
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+        assert_int_equal(http_headers_add(&h, bad[i].name, bad[i].value), ERR_INVALID);
+    assert_int_equal(http_headers_add(&h, SLICE("a"), SLICE("\xc3\xa9 \t x")), ERR_OK);
+    assert_int_equal(h.count, 1);
+    http_headers_done(&h);
+}
+
+static void headers_are_bounded(void **state)
+{
+    (void)state;
+    struct http_headers h;
+    http_headers_init(&h);
+    for (unsigned i = 0; i < HTTP_HEADERS_MAX; i++)
+        assert_int_equal(http_headers_add(&h, SLICE("a"), SLICE("b")), ERR_OK);
+    assert_int_equal(http_headers_add(&h, SLICE("a"), SLICE("b")), ERR_TOO_LARGE);
+    http_headers_reset(&h);
+    static char big[HTTP_HEAD_MAX];
+    memset(big, 'x', sizeof(big));
+    struct slice fits = {big, sizeof(big) - 1}, too_long = {big, sizeof(big)};
+    assert_int_equal(http_headers_add(&h, SLICE("a"), too_long), ERR_TOO_LARGE);
+    assert_int_equal(http_headers_add(&h, SLICE("a"), fits), ERR_OK);
+    assert_int_equal(http_headers_add(&h, SLICE("a"), SLICE("")), ERR_TOO_LARGE);
+    http_headers_done(&h);
+}
+
+static void list_headers_are_searched_over_all_lines(void **state)
+{
+    (void)state;
+    struct http_headers h;
+    http_headers_init(&h);
+    assert_int_equal(http_headers_add(&h, SLICE("Connection"), SLICE(" keep-alive ,,x")), ERR_OK);
+    assert_int_equal(http_headers_add(&h, SLICE("connection"), SLICE("Upgrade")), ERR_OK);
+    assert_true(http_headers_has_token(&h, "connection", "Keep-Alive"));
+    assert_true(http_headers_has_token(&h, "connection", "x"));
+    assert_true(http_headers_has_token(&h, "connection", "upgrade"));
+    assert_false(http_headers_has_token(&h, "connection", "alive"));
+    assert_false(http_headers_has_token(&h, "connection", "close"));
+    http_headers_done(&h);
+}
+
+static void targets_are_split(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *target, *path, *query; /* path NULL: refused */
+    } table[] = {
+        {"/", "/", ""},
+        {"/a/b?x=1?y", "/a/b", "x=1?y"},
+        {"/?", "/", ""},
+        {"//a", "//a", ""},
+        {"/%2e%2e/%00", "/%2e%2e/%00", ""},
+        {"http://h/a?b", "/a", "b"},
+        {"HTTPS://h:1", "/", ""},
+        {"http://h?b", "/", "b"},
+        {"*", "*", ""},
+        {"", NULL, NULL},
+        {"a", NULL, NULL},
+        {"host:80", NULL, NULL},
+        {"http://", NULL, NULL},
+        {"http:///a", NULL, NULL},
+        {"ftp://h/a", NULL, NULL},
+        {"/a#b", NULL, NULL},
+        {"/a b", NULL, NULL},
+        {"/\xc3\xa9", NULL, NULL},
+        {"/\x7f", NULL, NULL},
+        {"**", NULL, NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        struct http_target t;
+        enum err_code code = http_target_split(slice_of(table[i].target), &t);
+        assert_int_equal(code, table[i].path != NULL ? ERR_OK : ERR_INVALID);
+        if (code != ERR_OK)
+            continue;
+        assert_true(slice_is(t.path, table[i].path));
+        assert_true(slice_is(t.query, table[i].query));
+    }
+}
+
+static void query_values_are_decoded(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *query, *key, *value;
+        enum err_code code;
+    } table[] = {
+        {"a=1&b=2", "b", "2", ERR_OK},
+        {"a=1&a=2", "a", "1", ERR_OK},
+        {"a=x%20y+z%2B", "a", "x y z+", ERR_OK},
+        {"%61=1", "a", "1", ERR_OK},
+        {"a", "a", "", ERR_OK},
+        {"a=", "a", "", ERR_OK},
+        {"&&a=b=c&", "a", "b=c", ERR_OK},
+        {"aa=1", "a", "", ERR_NOT_FOUND},
+        {"", "a", "", ERR_NOT_FOUND},
+        {"%=1&a=2", "a", "2", ERR_OK},
+        {"a=%", "a", "", ERR_INVALID},
+        {"a=%4", "a", "", ERR_INVALID},
+        {"a=%zz", "a", "", ERR_INVALID},
+        {"a=%00", "a", "", ERR_INVALID},
+        {"a=123456789", "a", "", ERR_TOO_LARGE},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        struct buf out;
+        buf_init(&out, 8);
+        assert_int_equal(http_query_get(slice_of(table[i].query), table[i].key, &out),
+                         table[i].code);
+        if (table[i].code == ERR_OK)
+            assert_true(slice_is(buf_slice(&out), table[i].value));
+        buf_done(&out);
+    }
+}
+
+static void percent_encoding_keeps_the_unreserved(void **state)
+{
+    (void)state;
+    struct buf out;
+    buf_init(&out, SIZE_MAX);
+    http_percent_encode(&out, (struct slice){"aZ0-._~/ +%\xc3\0", 13});
+    assert_string_equal(out.ptr, "aZ0-._~%2F%20%2B%25%C3%00");
+    buf_done(&out);
+}
+
+static void tables_have_answers_for_the_unknown(void **state)
+{
+    (void)state;
+    assert_string_equal(http_media_type(SLICE("ComfyUI_0001_.PNG")), "image/png");
+    assert_string_equal(http_media_type(SLICE("png")), "application/octet-stream");
+    assert_string_equal(http_media_type(SLICE("")), "application/octet-stream");
+    assert_string_equal(http_reason(200), "OK");
+    assert_string_equal(http_reason(299), "");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(headers_keep_order_and_find_in_any_case),
+        cmocka_unit_test(headers_refuse_what_would_break_a_message),
+        cmocka_unit_test(headers_are_bounded),
+        cmocka_unit_test(list_headers_are_searched_over_all_lines),
+        cmocka_unit_test(targets_are_split),
+        cmocka_unit_test(query_values_are_decoded),
+        cmocka_unit_test(percent_encoding_keeps_the_unreserved),
+        cmocka_unit_test(tables_have_answers_for_the_unknown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
