@@ -1,0 +1,170 @@
+/* The request of one call. A small one is one write: head and content lie in one buffer. Large
+ * content is written from where it lies, without a copy. Streamed content is asked for part by
+ * part, when the one before has left, and never inside a call of the caller's.
+ */
+#include "http_up_private.h"
+
+#include <stdio.h>
+
+enum {
+    UP_PART = 64 * 1024,     /* of streamed content in one write */
+    UP_JOIN_MAX = 16 * 1024, /* content up to this is copied behind the head */
+    UP_CHUNK_HEAD = 10,      /* eight hexadecimal digits, CR, LF */
+};
+
+/* Of this hop only, or ours to say. */
+static bool is_ours(struct slice name)
+{
+    static const char *const names[] = {"connection", "content-length",    "expect",
+                                        "keep-alive", "proxy-connection",  "te",
+                                        "trailer",    "transfer-encoding", "upgrade"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (slice_eq_nocase(name, slice_of(names[i])))
+            return true;
+    return false;
+}
+
+static void add_headers(struct buf *out, const struct http_headers *h)
+{
+    for (unsigned i = 0; i < h->count; i++) {
+        struct slice name = http_headers_name(h, i);
+        if (is_ours(name))
+            continue;
+        buf_add(out, name);
+        buf_add(out, SLICE(": "));
+        buf_add(out, http_headers_value(h, i));
+        buf_add(out, SLICE("\r\n"));
+    }
+}
+
+static void add_framing(struct buf *out, const struct http_call *call)
+{
+    bool has_content = call->read_content != NULL || call->content.len > 0;
+    if (call->read_content != NULL && call->content_length < 0)
+        buf_add(out, SLICE("Transfer-Encoding: chunked\r\n"));
+    else if (call->read_content != NULL)
+        buf_addf(out, "Content-Length: %lld\r\n", (long long)call->content_length);
+    else if (has_content || (call->method[0] == 'P')) /* POST, PUT, PATCH say when it is empty */
+        buf_addf(out, "Content-Length: %zu\r\n", call->content.len);
+}
+
+static enum err_code up_call_write_head(struct up_call *u)
+{
+    const struct http_call *call = u->call;
+    struct buf *out = &u->conn->out;
+    struct slice host;
+    bool has_host = call->headers != NULL && http_headers_get(call->headers, "host", &host);
+    const char *authority = has_host ? NULL : u->up->authority;
+    buf_reset(out);
+    if (http_request_begin(out, call->method, call->target, authority, &u->err) != ERR_OK)
+        return u->err.code;
+    if (call->headers != NULL)
+        add_headers(out, call->headers);
+    add_framing(out, call);
+    if (u->up->idle_max == 0)
+        buf_add(out, SLICE("Connection: close\r\n"));
+    buf_add(out, SLICE("\r\n"));
+    return ERR_OK;
+}
+
+static void up_call_send_content(struct up_call *u)
+{
+    struct up_conn *conn = u->conn;
+    struct slice content = u->call->content;
+    if (content.len > 0 && content.len <= UP_JOIN_MAX) {
+        buf_add(&conn->out, content);
+        content = SLICE_EMPTY;
+    }
+    if (up_conn_write_now(conn, content))
+        up_call_on_request_left(u);
+    else if (conn->broken && conn->reused && !u->call->sent)
+        up_call_on_lost(u, UV_EPIPE); /* its close has not been read yet */
+}
+
+void up_call_send(struct up_call *u)
+{
+    u->content_left = u->call->content_length;
+    if (up_call_write_head(u) != ERR_OK) {
+        up_call_end(u, u->err.code);
+        return;
+    }
+    if (u->call->read_content != NULL)
+        up_conn_write(u->conn); /* content is asked for later, never inside the caller's call */
+    else
+        up_call_send_content(u);
+    if (!u->ended)
+        up_call_arm(u);
+}
+
+/* Eight digits always, so that the head's place is known before its value. */
+static void finish_chunk(struct buf *out, size_t len)
+{
+    char head[UP_CHUNK_HEAD + 1];
+    (void)snprintf(head, sizeof(head), "%08zx\r\n", len);
+    memcpy(out->ptr, head, UP_CHUNK_HEAD);
+    out->len = UP_CHUNK_HEAD + len;
+    buf_add(out, SLICE("\r\n"));
+}
+
+static void up_call_end_content(struct up_call *u)
+{
+    if (u->content_left > 0) {
+        up_call_end(u, err_set(&u->err, ERR_INVALID, "content is shorter than declared"));
+        return;
+    }
+    if (u->content_left == 0) {
+        up_call_on_request_left(u);
+        return;
+    }
+    buf_reset(&u->conn->out);
+    buf_add(&u->conn->out, SLICE("0\r\n\r\n"));
+    u->content_left = 0;
+    up_conn_write(u->conn);
+}
+
+static void up_call_send_part(struct up_call *u)
+{
+    struct buf *out = &u->conn->out;
+    bool chunked = u->content_left < 0;
+    size_t room = UP_PART, at = chunked ? UP_CHUNK_HEAD : 0;
+    if (!chunked && (uint64_t)u->content_left < room)
+        room = (size_t)u->content_left;
+    buf_reset(out);
+    ASSERT(buf_reserve(out, at + UP_PART + 2) == ERR_OK);
+    u->content_asked = true;
+    int n = u->call->read_content(u->call, out->ptr + at, room);
+    if (u->ended)
+        return; /* cancelled inside */
+    ASSERT(n >= -2 && n <= (int)room);
+    if (n == 0) {
+        up_call_end_content(u);
+    } else if (n == -1) {
+        u->source_silent = true;
+    } else if (n == -2) {
+        up_call_end(u, err_set(&u->err, ERR_CANCELLED, "content broken off"));
+    } else {
+        if (chunked) {
+            finish_chunk(out, (size_t)n);
+        } else {
+            out->len = (size_t)n;
+            u->content_left -= n;
+        }
+        up_conn_write(u->conn);
+    }
+}
+
+void up_call_send_on(struct up_call *u)
+{
+    if (u->call->read_content == NULL || u->content_left == 0)
+        up_call_on_request_left(u);
+    else
+        up_call_send_part(u);
+    if (!u->ended)
+        up_call_arm(u);
+}
+
+void up_call_on_written(struct up_call *u)
+{
+    if (!u->whole)
+        up_call_send_on(u);
+}
