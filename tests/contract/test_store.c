@@ -1,0 +1,467 @@
+/* What every store must do, whatever keeps the documents: `contract_store <name>` runs the suite on
+ * one row of backends.c. */
+#include "backends.h"
+#include "store_ask.h"
+#include "unit.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LONG_MS = 60000, SKIPPED = 77 };
+
+struct room {
+    struct loop_fixture f;
+    struct store *s;
+};
+
+static const struct backend_row *row;
+static char url[BACKEND_URL_MAX];
+
+static int set_up(void **state)
+{
+    static struct room r;
+    assert_true(row->start(url));
+    loop_fixture_open(&r.f);
+    assert_int_equal(store_open(&r.s, &r.f.loop, &r.f.later, url, NULL), ERR_OK);
+    *state = &r;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct room *r = *state;
+    if (r->s != NULL)
+        ask_close(&r->f, r->s, LONG_MS);
+    loop_fixture_close(&r->f);
+    row->stop();
+    return 0;
+}
+
+/* --- documents ------------------------------------------------------------------------------- */
+
+static void check_bytes(struct room *r, const char *key, struct slice bytes, bool durable)
+{
+    struct ask a = {.done = false};
+    struct blob *found = NULL;
+    ask_add_bytes(&a, STORE_PUT, key, bytes)->durable = durable;
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.doc[0].result, ERR_OK);
+    ask_done(&a);
+    assert_int_equal(ask_get(&r->f, r->s, key, &found), ERR_OK);
+    assert_true(slice_eq(blob_slice(found), bytes));
+    blob_unref(found);
+}
+
+static void bytes_come_back_as_they_were(void **state)
+{
+    struct room *r = *state;
+    static const size_t sizes[] = {1, 500, 4096, 10000, 200000, 4 * 1024 * 1024};
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        char *bytes = xmalloc(sizes[i]);
+        for (size_t k = 0; k < sizes[i]; k++)
+            bytes[k] = (char)(k * 7 + (k >> 8)); /* NUL, line ends, what is no UTF-8 */
+        check_bytes(r, "sizes", (struct slice){bytes, sizes[i]}, i % 2 == 0);
+        free(bytes);
+    }
+    check_bytes(r, "sizes", SLICE("{\"a\":\"\\u0000\xf0\x9f\x8e\xa8\"}"), true);
+    assert_true(ask_is(&r->f, r->s, "sizes", "{\"a\":\"\\u0000\xf0\x9f\x8e\xa8\"}"));
+}
+
+static void the_largest_value_is_kept_and_one_byte_more_is_not(void **state)
+{
+    struct room *r = *state;
+    char *bytes = xcalloc(1, STORE_VALUE_MAX + 1);
+    check_bytes(r, "large", (struct slice){bytes, STORE_VALUE_MAX}, false);
+    struct ask a = {.done = false};
+    ask_add_bytes(&a, STORE_PUT, "larger", (struct slice){bytes, STORE_VALUE_MAX + 1});
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.doc[0].result, ERR_TOO_LARGE);
+    ask_done(&a);
+    assert_true(ask_is(&r->f, r->s, "larger", NULL));
+    free(bytes);
+}
+
+static void what_was_never_stored_is_not_found(void **state)
+{
+    struct room *r = *state;
+    assert_true(ask_is(&r->f, r->s, "never", NULL)); /* before there is even a place for it */
+    assert_int_equal(ask_put(&r->f, r->s, "ever", "1"), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "never", NULL));
+    assert_true(store_healthy(r->s, NULL));
+}
+
+static void what_was_removed_is_gone(void **state)
+{
+    struct room *r = *state;
+    assert_int_equal(ask_remove(&r->f, r->s, "k"), ERR_OK); /* idempotent */
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    assert_int_equal(ask_remove(&r->f, r->s, "k"), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "k", NULL));
+    assert_int_equal(ask_remove(&r->f, r->s, "k"), ERR_OK);
+    assert_int_equal(ask_create(&r->f, r->s, "k", "2"), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "k", "2"));
+}
+
+static void keys_are_told_apart(void **state)
+{
+    struct room *r = *state;
+    static const char *const keys[] = {"key",  "Key",       "KEY",       "key.",    "key~task",
+                                       "_key", "key~end.1", "key~end.2", "key.json"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        assert_int_equal(ask_put(&r->f, r->s, keys[i], keys[i]), ERR_OK);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        assert_true(ask_is(&r->f, r->s, keys[i], keys[i]));
+}
+
+static void the_longest_key_is_a_key(void **state)
+{
+    struct room *r = *state;
+    char key[STORE_KEY_MAX + 1];
+    memset(key, 'k', STORE_KEY_MAX);
+    key[STORE_KEY_MAX] = '\0';
+    key[128] = '~';
+    assert_int_equal(ask_put(&r->f, r->s, key, "1"), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, key, "1"));
+    assert_int_equal(ask_create(&r->f, r->s, key, "2"), ERR_EXISTS);
+    assert_int_equal(ask_remove(&r->f, r->s, key), ERR_OK);
+}
+
+static void bad_keys_are_refused(void **state)
+{
+    struct room *r = *state;
+    static const char *const keys[] = {"",    "..",        "../a",  "a/b", ".a",
+                                       "a b", "a\xc3\xa9", "a.tmp", "a~"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        struct blob *value = NULL;
+        assert_int_equal(ask_put(&r->f, r->s, keys[i], "1"), ERR_INVALID);
+        assert_int_equal(ask_get(&r->f, r->s, keys[i], &value), ERR_INVALID);
+        assert_int_equal(ask_remove(&r->f, r->s, keys[i]), ERR_INVALID);
+    }
+}
+
+/* --- create and order ------------------------------------------------------------------------ */
+
+static void the_first_to_create_wins(void **state)
+{
+    struct room *r = *state;
+    assert_int_equal(ask_create(&r->f, r->s, "k~run.1", "first"), ERR_OK);
+    assert_int_equal(ask_create(&r->f, r->s, "k~run.1", "second"), ERR_EXISTS);
+    assert_true(ask_is(&r->f, r->s, "k~run.1", "first"));
+    assert_true(store_healthy(r->s, NULL));
+    assert_int_equal(ask_put(&r->f, r->s, "k~run.1", "third"), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "k~run.1", "third"));
+}
+
+static enum err_code put_order(struct room *r, enum store_verb verb, const char *value,
+                               uint64_t order)
+{
+    struct ask a = {.done = false};
+    ask_add(&a, verb, "ordered", value);
+    a.op.doc[0].order = order;
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    ask_done(&a);
+    return a.op.doc[0].result;
+}
+
+static void an_older_value_never_replaces_a_newer_one(void **state)
+{
+    struct room *r = *state;
+    assert_int_equal(put_order(r, STORE_CREATE, "5", 5), ERR_OK);
+    assert_int_equal(put_order(r, STORE_PUT, "3", 3), ERR_OK); /* what is stored is newer: fine */
+    assert_true(ask_is(&r->f, r->s, "ordered", "5"));
+    assert_int_equal(put_order(r, STORE_PUT, "5 again", 5), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "ordered", "5 again"));
+    assert_int_equal(put_order(r, STORE_PUT, "next attempt", UINT64_C(1) << 32), ERR_OK);
+    assert_int_equal(put_order(r, STORE_PUT, "old attempt", UINT32_MAX), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "ordered", "next attempt"));
+    assert_int_equal(ask_remove(&r->f, r->s, "ordered"), ERR_OK);
+    assert_int_equal(put_order(r, STORE_PUT, "1", 1), ERR_OK); /* nothing is left to compare */
+    assert_true(ask_is(&r->f, r->s, "ordered", "1"));
+}
+
+/* --- operations ------------------------------------------------------------------------------ */
+
+static void documents_of_an_op_are_done_in_order(void **state)
+{
+    struct room *r = *state;
+    struct ask a = {.done = false};
+    ask_add(&a, STORE_CREATE, "t~end.1", "end");
+    ask_add(&a, STORE_PUT, "t", "nodes");
+    ask_add(&a, STORE_GET, "t~none", NULL); /* nothing there: no failure */
+    ask_add(&a, STORE_GET, "t", NULL);
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.err.code, ERR_OK);
+    assert_int_equal(a.op.doc[2].result, ERR_NOT_FOUND);
+    assert_string_equal(a.op.doc[3].value->bytes, "nodes");
+    ask_done(&a);
+}
+
+static void the_first_failure_ends_an_op(void **state)
+{
+    struct room *r = *state;
+    struct ask a = {.done = false};
+    assert_int_equal(ask_create(&r->f, r->s, "t~end.1", "mine"), ERR_OK);
+    ask_add(&a, STORE_PUT, "before", "1");
+    ask_add(&a, STORE_CREATE, "t~end.1", "theirs");
+    ask_add(&a, STORE_PUT, "t", "1");
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.doc[0].result, ERR_OK);
+    assert_int_equal(a.op.doc[1].result, ERR_EXISTS);
+    assert_int_equal(a.op.doc[2].result, ERR_CANCELLED);
+    assert_int_equal(a.op.err.code, ERR_EXISTS);
+    ask_done(&a);
+    assert_true(ask_is(&r->f, r->s, "before", "1"));
+    assert_true(ask_is(&r->f, r->s, "t~end.1", "mine"));
+    assert_true(ask_is(&r->f, r->s, "t", NULL));
+}
+
+static void past_its_moment_nothing_becomes_visible(void **state)
+{
+    struct room *r = *state;
+    static const enum store_verb verbs[] = {STORE_PUT, STORE_CREATE, STORE_REMOVE};
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        struct ask a = {.op = {.not_after_ms = 1}};
+        ask_add(&a, verbs[i], verbs[i] == STORE_CREATE ? "new" : "k",
+                verbs[i] == STORE_REMOVE ? NULL : "2");
+        ask_start(&a, r->s);
+        ask_wait(&a, &r->f);
+        assert_int_equal(a.op.doc[0].result, ERR_CANCELLED);
+        ask_done(&a);
+    }
+    assert_true(ask_is(&r->f, r->s, "k", "1"));
+    assert_true(ask_is(&r->f, r->s, "new", NULL));
+    struct ask b = {.op = {.not_after_ms = clock_mono_ms() + LONG_MS}};
+    ask_add(&b, STORE_PUT, "k", "3");
+    ask_start(&b, r->s);
+    ask_wait(&b, &r->f);
+    assert_int_equal(b.op.doc[0].result, ERR_OK);
+    ask_done(&b);
+}
+
+static void writes_of_one_turn_end_as_the_last_one(void **state)
+{
+    struct room *r = *state;
+    static struct ask a[100];
+    char value[16];
+    for (unsigned i = 0; i < ARRAY_LEN(a); i++) {
+        a[i] = (struct ask){.done = false};
+        (void)snprintf(value, sizeof(value), "%u", i);
+        ask_add(&a[i], STORE_PUT, "k", value);
+        ask_start(&a[i], r->s);
+    }
+    assert_true(ask_is(&r->f, r->s, "k", "99")); /* one reads what one wrote */
+    for (unsigned i = 0; i < ARRAY_LEN(a); i++) {
+        assert_int_equal(a[i].op.doc[0].result, ERR_OK);
+        ask_done(&a[i]);
+    }
+}
+
+static void many_keys_are_written_side_by_side(void **state)
+{
+    struct room *r = *state;
+    static struct ask a[200];
+    char key[16];
+    for (unsigned i = 0; i < ARRAY_LEN(a); i++) {
+        a[i] = (struct ask){.done = false};
+        (void)snprintf(key, sizeof(key), "k%u", i);
+        ask_add(&a[i], STORE_PUT, key, key);
+        ask_start(&a[i], r->s);
+    }
+    for (unsigned i = 0; i < ARRAY_LEN(a); i++) {
+        ask_wait(&a[i], &r->f);
+        assert_int_equal(a[i].op.doc[0].result, ERR_OK);
+        ask_done(&a[i]);
+        (void)snprintf(key, sizeof(key), "k%u", i);
+        assert_true(ask_is(&r->f, r->s, key, key));
+    }
+    assert_true(store_stats(r->s).docs_written == ARRAY_LEN(a));
+    assert_true(store_stats(r->s).docs_read == ARRAY_LEN(a));
+}
+
+/* --- lists ----------------------------------------------------------------------------------- */
+
+static struct store_page page;
+
+static enum err_code list(struct room *r, unsigned limit, const char *cursor)
+{
+    struct ask a = {.op = {.page = &page}};
+    memset(&page, 0xee, sizeof(page));
+    page.limit = limit;
+    (void)snprintf(page.cursor, sizeof(page.cursor), "%s", cursor);
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.times, 1);
+    return a.op.err.code;
+}
+
+static void a_list_has_the_newest_first_page_by_page(void **state)
+{
+    struct room *r = *state;
+    char key[32];
+    char cursor[STORE_KEY_MAX + 1] = "";
+    bool seen[25] = {false};
+    unsigned count = 0;
+    assert_int_equal(list(r, 10, ""), ERR_OK); /* of an empty store */
+    assert_int_equal(page.count, 0);
+    assert_string_equal(page.next, "");
+    for (unsigned i = 0; i < 25; i++) {
+        (void)snprintf(key, sizeof(key), "id%u~task", i);
+        assert_int_equal(ask_put(&r->f, r->s, key, "1"), ERR_OK);
+        (void)snprintf(key, sizeof(key), "id%u", i);
+        assert_int_equal(ask_put(&r->f, r->s, key, "1"), ERR_OK);
+        loop_run_for(&r->f, 11); /* clocks of files tick no faster */
+    }
+    assert_int_equal(ask_create(&r->f, r->s, "id1~run.1", "1"), ERR_OK);
+    do {
+        assert_int_equal(list(r, 10, cursor), ERR_OK);
+        assert_true(page.count > 0 && page.count <= 10);
+        for (unsigned i = 0; i < page.count; i++) {
+            unsigned id = 0;
+            assert_int_equal(sscanf(page.keys[i], "id%u~task", &id), 1);
+            assert_int_equal(id, 24 - count);
+            assert_false(seen[id]);
+            seen[id] = true;
+            count++;
+        }
+        memcpy(cursor, page.next, sizeof(cursor));
+    } while (cursor[0] != '\0');
+    assert_int_equal(count, 25);
+    assert_int_equal(ask_put(&r->f, r->s, "id3~task", "2"), ERR_OK);
+    assert_int_equal(list(r, 1, ""), ERR_OK);
+    assert_string_equal(page.keys[0], "id3~task");
+}
+
+static void what_is_no_cursor_is_refused(void **state)
+{
+    struct room *r = *state;
+    static const char *const cursors[] = {
+        "x",  "../../etc/passwd", "0123456789abcdef:../a~task", "0123456789ABCDEF:a~task",
+        "-1", "0123456789abcdef"};
+    for (size_t i = 0; i < ARRAY_LEN(cursors); i++)
+        assert_int_equal(list(r, 10, cursors[i]), ERR_INVALID);
+    assert_true(store_healthy(r->s, NULL));
+}
+
+/* --- live documents -------------------------------------------------------------------------- */
+
+struct doc {
+    struct store_live live;
+    unsigned value;
+};
+
+static struct blob *doc_on_render(struct store_live *live, uint64_t *ret_order)
+{
+    struct doc *d = CONTAINER_OF(live, struct doc, live);
+    char text[16];
+    *ret_order = d->value;
+    (void)snprintf(text, sizeof(text), "%u", d->value);
+    return blob_new(slice_of(text));
+}
+
+static bool live_ended;
+
+static void doc_on_end(struct store_live *live)
+{
+    (void)live;
+    live_ended = true;
+}
+
+static void until_written(struct room *r, uint64_t docs)
+{
+    uint64_t end = clock_mono_ms() + LONG_MS;
+    while (store_stats(r->s).docs_written < docs && clock_mono_ms() < end)
+        (void)uv_run(&r->f.loop, UV_RUN_NOWAIT);
+    assert_true(store_stats(r->s).docs_written >= docs);
+}
+
+static void a_live_document_is_written_as_it_is(void **state)
+{
+    struct room *r = *state;
+    struct doc d = {.value = 0};
+    store_live_init(&d.live, r->s, "live~task");
+    d.live.render = doc_on_render;
+    for (d.value = 1; d.value < 500; d.value++) {
+        store_touch(&d.live);
+        if (d.value % 50 == 0)
+            (void)uv_run(&r->f.loop, UV_RUN_NOWAIT);
+    }
+    until_written(r, 1);
+    store_touch(&d.live);
+    until_written(r, store_stats(r->s).docs_written + 1);
+    assert_true(ask_is(&r->f, r->s, "live~task", "500"));
+    assert_true(store_stats(r->s).docs_written < 20);
+    live_ended = false;
+    store_live_end(&d.live, doc_on_end);
+    loop_run_until(&r->f, &live_ended, "the end of a live document");
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+static void closing_finishes_what_was_asked_for(void **state)
+{
+    struct room *r = *state;
+    static struct ask a[50];
+    char key[16];
+    for (unsigned i = 0; i < ARRAY_LEN(a); i++) {
+        a[i] = (struct ask){.done = false};
+        (void)snprintf(key, sizeof(key), "k%u", i);
+        ask_add(&a[i], STORE_PUT, key, key);
+        ask_start(&a[i], r->s);
+    }
+    ask_close(&r->f, r->s, LONG_MS);
+    r->s = NULL;
+    for (unsigned i = 0; i < ARRAY_LEN(a); i++) {
+        assert_true(a[i].done);
+        assert_int_equal(a[i].op.doc[0].result, ERR_OK);
+        ask_done(&a[i]);
+    }
+}
+
+static void an_open_store_can_be_closed_at_once(void **state)
+{
+    struct room *r = *state;
+    ask_close(&r->f, r->s, 0);
+    r->s = NULL;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(bytes_come_back_as_they_were),
+        TEST(the_largest_value_is_kept_and_one_byte_more_is_not),
+        TEST(what_was_never_stored_is_not_found),
+        TEST(what_was_removed_is_gone),
+        TEST(keys_are_told_apart),
+        TEST(the_longest_key_is_a_key),
+        TEST(bad_keys_are_refused),
+        TEST(the_first_to_create_wins),
+        TEST(an_older_value_never_replaces_a_newer_one),
+        TEST(documents_of_an_op_are_done_in_order),
+        TEST(the_first_failure_ends_an_op),
+        TEST(past_its_moment_nothing_becomes_visible),
+        TEST(writes_of_one_turn_end_as_the_last_one),
+        TEST(many_keys_are_written_side_by_side),
+        TEST(a_list_has_the_newest_first_page_by_page),
+        TEST(what_is_no_cursor_is_refused),
+        TEST(a_live_document_is_written_as_it_is),
+        TEST(closing_finishes_what_was_asked_for),
+        TEST(an_open_store_can_be_closed_at_once),
+    };
+    row = argc == 2 ? backend_find(argv[1]) : NULL;
+    if (row == NULL) {
+        (void)fprintf(stderr, "which store?\n");
+        return 64;
+    }
+    if (!row->start(url))
+        return SKIPPED;
+    row->stop();
+    return cmocka_run_group_tests_name(row->name, tests, NULL, NULL);
+}

@@ -1,0 +1,481 @@
+/* Faults under the file store: each system call of a write fails in turn, in each way. Whatever
+ * happens, a reader sees a whole document, the caller is told the truth, nothing is left over. */
+#include "backends.h"
+#include "fault.h"
+#include "store_ask.h"
+#include "store_file_io.h"
+#include "unit.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { LONG_MS = 60000, SOON_MS = 40, CALLS_MAX = 40 };
+
+struct room {
+    struct loop_fixture f;
+    struct store *s;
+};
+
+static char dir[BACKEND_URL_MAX];
+
+static void open_room(struct room *r)
+{
+    char url[BACKEND_URL_MAX + 16];
+    backend_make_dir(dir);
+    loop_fixture_open(&r->f);
+    (void)snprintf(url, sizeof(url), "file://%s", dir);
+    assert_int_equal(store_open(&r->s, &r->f.loop, &r->f.later, url, NULL), ERR_OK);
+}
+
+static int set_up_unswept(void **state)
+{
+    static struct room r;
+    open_room(&r);
+    *state = &r;
+    return 0;
+}
+
+/* The first operation has leftovers looked for, beside it. A list comes after that on the same
+ * thread; then nobody else makes calls that could take a fault. */
+static int set_up(void **state)
+{
+    static struct store_page page = {.limit = 1};
+    struct ask a = {.op = {.page = &page}};
+    (void)set_up_unswept(state);
+    struct room *r = *state;
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    struct room *r = *state;
+    (void)fault_disarm();
+    if (r->s != NULL)
+        ask_close(&r->f, r->s, LONG_MS);
+    loop_fixture_close(&r->f);
+    backend_remove_dir(dir);
+    return 0;
+}
+
+static unsigned count_entries(const char *path, const char *suffix)
+{
+    struct dirent *entry;
+    unsigned count = 0;
+    DIR *d = opendir(path);
+    assert_non_null(d);
+    while ((entry = readdir(d)) != NULL) {
+        size_t len = strlen(entry->d_name);
+        size_t suffix_len = strlen(suffix);
+        count += len >= suffix_len && strcmp(entry->d_name + len - suffix_len, suffix) == 0;
+    }
+    (void)closedir(d);
+    return count;
+}
+
+static unsigned count_fds(void)
+{
+    return count_entries("/proc/self/fd", "");
+}
+
+static const char *path_in(const char *name)
+{
+    static char path[2 * BACKEND_URL_MAX];
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    return path;
+}
+
+static void write_file(const char *name, const char *text, int age_s)
+{
+    const char *path = path_in(name);
+    struct timespec times[2] = {{.tv_sec = time(NULL) - age_s}, {.tv_sec = time(NULL) - age_s}};
+    FILE *file = fopen(path, "w");
+    assert_non_null(file);
+    assert_true(fputs(text, file) >= 0);
+    assert_int_equal(fclose(file), 0);
+    assert_int_equal(utimensat(AT_FDCWD, path, times, 0), 0);
+}
+
+/* --- each call fails ------------------------------------------------------------------------- */
+
+static enum err_code do_durable(struct room *r, enum store_verb verb, const char *value)
+{
+    struct ask a = {.done = false};
+    ask_add(&a, verb, "k", value);
+    a.op.doc[0].durable = true;
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.err.code, a.op.doc[0].result);
+    ask_done(&a);
+    return a.op.doc[0].result;
+}
+
+/* Every call from the first to the last, until one run passes without a fault. */
+static void torture(struct room *r, enum store_verb verb, const char *before, int errnum,
+                    bool forever)
+{
+    unsigned fds = count_fds();
+    for (unsigned nth = 1;; nth++) {
+        assert_true(nth < CALLS_MAX);
+        assert_int_equal(ask_remove(&r->f, r->s, "k"), ERR_OK);
+        if (before != NULL)
+            assert_int_equal(ask_put(&r->f, r->s, "k", before), ERR_OK);
+        fault_arm(FAULT_ANY, nth, errnum, forever, false);
+        enum err_code code = do_durable(r, verb, verb == STORE_REMOVE ? NULL : "new document");
+        unsigned hits = fault_disarm();
+        const char *after = verb == STORE_REMOVE ? NULL : "new document";
+        if (code == ERR_OK)
+            assert_true(ask_is(&r->f, r->s, "k", after));
+        else /* not told as done: the old one or the new one, whole */
+            assert_true(ask_is(&r->f, r->s, "k", before) || ask_is(&r->f, r->s, "k", after));
+        assert_true(code == ERR_OK || code == ERR_UNAVAILABLE);
+        assert_int_equal(count_entries(dir, ".tmp"), 0);
+        assert_int_equal(count_fds(), fds);
+        if (hits == 0) {
+            assert_int_equal(code, ERR_OK);
+            return;
+        }
+    }
+}
+
+static void whatever_fails_a_document_is_whole(void **state)
+{
+    static const int errnums[] = {ENOSPC, EIO, EROFS, EDQUOT, EACCES, ESTALE, EINTR};
+    struct room *r = *state;
+    for (size_t i = 0; i < ARRAY_LEN(errnums); i++) {
+        for (unsigned forever = 0; forever < (errnums[i] == EINTR ? 1 : 2); forever++) {
+            torture(r, STORE_PUT, NULL, errnums[i], forever != 0);
+            torture(r, STORE_PUT, "old document", errnums[i], forever != 0);
+            torture(r, STORE_CREATE, NULL, errnums[i], forever != 0);
+            torture(r, STORE_REMOVE, "old document", errnums[i], forever != 0);
+        }
+    }
+}
+
+static void what_is_interrupted_goes_on(void **state)
+{
+    struct room *r = *state;
+    static const struct {
+        enum fault_call call;
+        int errnum;
+    } rows[] = {{FAULT_WRITE, EINTR}, {FAULT_FSYNC, EINTR}, {FAULT_WRITE, FAULT_SHORT_WRITE}};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        fault_arm(rows[i].call, 1, rows[i].errnum, false, false);
+        assert_int_equal(do_durable(r, STORE_PUT, "a document"), ERR_OK);
+        assert_int_equal(fault_disarm(), 1);
+        assert_true(ask_is(&r->f, r->s, "k", "a document"));
+    }
+}
+
+/* Network file systems say at close() what they could not write. */
+static void an_error_at_close_is_an_error(void **state)
+{
+    struct room *r = *state;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "old"), ERR_OK);
+    fault_arm(FAULT_CLOSE, 1, EDQUOT, false, false);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "new"), ERR_UNAVAILABLE);
+    assert_int_equal(fault_disarm(), 1);
+    assert_true(ask_is(&r->f, r->s, "k", "old"));
+    assert_int_equal(count_entries(dir, ".tmp"), 0);
+}
+
+/* The document and the directory that names it; where nobody asked for it, neither. */
+static void only_what_is_durable_is_synced(void **state)
+{
+    struct room *r = *state;
+    for (unsigned nth = 1; nth <= 2; nth++) {
+        fault_arm(FAULT_FSYNC, nth, EIO, false, false);
+        assert_int_equal(do_durable(r, STORE_PUT, "1"), ERR_UNAVAILABLE);
+        assert_int_equal(fault_disarm(), 1);
+    }
+    fault_arm(FAULT_FSYNC, 1, EIO, true, false);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    assert_int_equal(fault_disarm(), 0);
+}
+
+static void a_full_disk_is_told_and_forgiven(void **state)
+{
+    struct room *r = *state;
+    struct err why;
+    fault_arm(FAULT_WRITE, 1, ENOSPC, true, false);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_UNAVAILABLE);
+    assert_false(store_healthy(r->s, &why));
+    assert_non_null(strstr(why.msg, "No space left"));
+    (void)fault_disarm();
+    assert_int_equal(ask_put(&r->f, r->s, "k", "2"), ERR_OK);
+    assert_true(store_healthy(r->s, NULL));
+}
+
+/* --- replies that are lost (NFS) ------------------------------------------------------------- */
+
+static void a_rename_that_happened_is_no_failure(void **state)
+{
+    struct room *r = *state;
+    fault_arm(FAULT_RENAME, 1, ENOENT, false, true);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    assert_int_equal(fault_disarm(), 1);
+    assert_true(ask_is(&r->f, r->s, "k", "1"));
+}
+
+static void a_link_that_happened_is_ours(void **state)
+{
+    struct room *r = *state;
+    fault_arm(FAULT_LINK, 1, EEXIST, false, true);
+    assert_int_equal(ask_create(&r->f, r->s, "k", "mine"), ERR_OK);
+    assert_int_equal(fault_disarm(), 1);
+    assert_int_equal(ask_create(&r->f, r->s, "k", "theirs"), ERR_EXISTS);
+    assert_true(ask_is(&r->f, r->s, "k", "mine"));
+    assert_int_equal(count_entries(dir, ".tmp"), 0);
+}
+
+static void where_links_are_refused_creating_goes_another_way(void **state)
+{
+    struct room *r = *state;
+    static const int errnums[] = {EPERM, ENOTSUP, EMLINK, ENOSYS};
+    for (size_t i = 0; i < ARRAY_LEN(errnums); i++) {
+        fault_arm(FAULT_LINK, 1, errnums[i], true, false);
+        assert_int_equal(ask_create(&r->f, r->s, "k", "mine"), ERR_OK);
+        assert_int_equal(ask_create(&r->f, r->s, "k", "theirs"), ERR_EXISTS);
+        assert_true(fault_disarm() >= 2);
+        assert_true(ask_is(&r->f, r->s, "k", "mine"));
+        assert_int_equal(count_entries(dir, ".tmp"), 0);
+        assert_int_equal(ask_remove(&r->f, r->s, "k"), ERR_OK);
+    }
+}
+
+/* --- a directory that goes, or is none ------------------------------------------------------- */
+
+static void a_directory_that_was_removed_is_made_again(void **state)
+{
+    struct room *r = *state;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    backend_remove_dir(dir);
+    assert_true(ask_is(&r->f, r->s, "k", NULL));
+    assert_int_equal(ask_remove(&r->f, r->s, "k"), ERR_OK);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "2"), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "k", "2"));
+}
+
+static void a_directory_that_cannot_be_made_is_told(void **state)
+{
+    struct room *r = *state;
+    struct store *s;
+    struct err why;
+    char url[BACKEND_URL_MAX + 32];
+    write_file("file", "x", 0);
+    (void)snprintf(url, sizeof(url), "file://%s/file/tasks", dir);
+    assert_int_equal(store_open(&s, &r->f.loop, &r->f.later, url, NULL), ERR_OK); /* no I/O */
+    assert_true(store_healthy(s, NULL));
+    assert_int_equal(ask_put(&r->f, s, "k", "1"), ERR_UNAVAILABLE);
+    assert_false(store_healthy(s, &why));
+    assert_non_null(strstr(why.msg, "directory"));
+    ask_close(&r->f, s, LONG_MS);
+}
+
+/* --- what others put there ------------------------------------------------------------------- */
+
+static void what_is_no_document_is_corrupt(void **state)
+{
+    struct room *r = *state;
+    struct blob *value;
+    write_file("empty", "", 0);
+    assert_int_equal(mkdir(path_in("folder"), 0700), 0);
+    assert_int_equal(mkfifo(path_in("fifo"), 0600), 0);
+    assert_int_equal(symlink("/etc/passwd", path_in("link")), 0);
+    assert_int_equal(ask_get(&r->f, r->s, "empty", &value), ERR_CORRUPT);
+    assert_int_equal(ask_get(&r->f, r->s, "folder", &value), ERR_CORRUPT);
+    assert_int_equal(ask_get(&r->f, r->s, "fifo", &value), ERR_CORRUPT);
+    assert_int_equal(ask_get(&r->f, r->s, "link", &value), ERR_CORRUPT);
+    assert_true(store_healthy(r->s, NULL));
+    write_file("huge", "x", 0);
+    assert_int_equal(truncate(path_in("huge"), STORE_VALUE_MAX + 1), 0);
+    assert_int_equal(ask_get(&r->f, r->s, "huge", &value), ERR_TOO_LARGE);
+}
+
+static void a_stale_handle_is_opened_again(void **state)
+{
+    struct room *r = *state;
+    struct blob *value;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    fault_arm(FAULT_OPEN, 1, ESTALE, false, false);
+    assert_true(ask_is(&r->f, r->s, "k", "1"));
+    assert_int_equal(fault_disarm(), 1);
+    fault_arm(FAULT_OPEN, 1, ESTALE, true, false);
+    assert_int_equal(ask_get(&r->f, r->s, "k", &value), ERR_UNAVAILABLE); /* not for ever */
+    assert_int_equal(fault_disarm(), 2);
+    fault_arm(FAULT_OPEN, 1, EIO, false, false);
+    assert_int_equal(ask_get(&r->f, r->s, "k", &value), ERR_UNAVAILABLE);
+    assert_int_equal(fault_disarm(), 1);
+}
+
+static void a_list_passes_over_what_is_not_ours(void **state)
+{
+    struct room *r = *state;
+    static struct store_page page;
+    static const char *const foreign[] = {
+        "a~tasks",  ".nfs0001~task", ".a~task.0123456789abcdef.tmp",
+        "a b~task", "~task",         "a..b~task"};
+    for (size_t i = 0; i < ARRAY_LEN(foreign); i++)
+        write_file(foreign[i], "x", 0);
+    assert_int_equal(mkdir(path_in("folder~task"), 0700), 0);
+    write_file("older~task", "x", 100);
+    write_file("b~task", "x", 50);
+    write_file("a~task", "x", 50); /* of one moment: by name */
+    struct ask a = {.op = {.page = &page}};
+    page.limit = 10;
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.err.code, ERR_OK);
+    assert_int_equal(page.count, 3);
+    assert_string_equal(page.keys[0], "a~task");
+    assert_string_equal(page.keys[1], "b~task");
+    assert_string_equal(page.keys[2], "older~task");
+}
+
+static void leftovers_of_killed_writers_are_removed(void **state)
+{
+    struct room *r = *state;
+    _Atomic bool stop;
+    (void)r;
+    write_file(".old.0123456789abcdef.tmp", "half", 2 * 3600);
+    write_file(".old~task.0123456789abcdef.tmp", "half", 2 * 3600);
+    write_file(".young.0123456789abcdef.tmp", "half", 1800);
+    write_file(".foreign.tmp", "x", 2 * 3600);
+    write_file(".foreign.0123456789abcde.tmp", "x", 2 * 3600);
+    write_file("old.0123456789abcdef.tmp", "x", 2 * 3600);
+    write_file("old", "a document", 2 * 3600);
+    atomic_init(&stop, true);
+    assert_int_equal(file_sweep_work(dir, &stop), 0);
+    atomic_store(&stop, false);
+    assert_int_equal(file_sweep_work(dir, &stop), 2);
+    assert_int_equal(file_sweep_work(dir, &stop), 0);
+    assert_int_equal(count_entries(dir, ".tmp"), 4);
+    assert_true(ask_is(&r->f, r->s, "old", "a document"));
+}
+
+static void they_are_removed_by_the_first_operation(void **state)
+{
+    struct room *r = *state;
+    uint64_t end = clock_mono_ms() + LONG_MS;
+    write_file(".old.0123456789abcdef.tmp", "half", 2 * 3600);
+    assert_true(ask_is(&r->f, r->s, "k", NULL));
+    while (count_entries(dir, ".tmp") > 0 && clock_mono_ms() < end)
+        loop_run_for(&r->f, 1);
+    assert_int_equal(count_entries(dir, ".tmp"), 0);
+}
+
+/* --- a mount that hangs ---------------------------------------------------------------------- */
+
+static void a_dead_mount_holds_no_caller(void **state)
+{
+    struct room *r = *state;
+    struct ask stuck = {.op = {.deadline_ms = SOON_MS}};
+    struct ask other = {.op = {.deadline_ms = SOON_MS}};
+    struct ask patient = {.done = false};
+    uint64_t begin = clock_mono_ms();
+    fault_arm(FAULT_RENAME, 1, FAULT_HANG, true, false);
+    ask_add(&stuck, STORE_PUT, "k", "1");
+    ask_add(&other, STORE_GET, "other", NULL);
+    ask_add(&patient, STORE_PUT, "k", "2");
+    ask_start(&stuck, r->s);
+    ask_start(&other, r->s);
+    ask_start(&patient, r->s);
+    ask_wait(&stuck, &r->f);
+    ask_wait(&other, &r->f);
+    assert_true(clock_mono_ms() - begin >= SOON_MS);
+    assert_int_equal(stuck.op.doc[0].result, ERR_TIMEOUT);
+    assert_int_equal(other.op.doc[0].result, ERR_TIMEOUT); /* the only thread hangs */
+    assert_false(patient.done);
+    (void)fault_disarm(); /* it comes back */
+    ask_wait(&patient, &r->f);
+    assert_int_equal(patient.op.doc[0].result, ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "k", "2"));
+    ask_done(&stuck);
+    ask_done(&other);
+    ask_done(&patient);
+}
+
+/* An owner that was frozen in the middle of a write, and is an owner no more. */
+static void who_was_held_up_too_long_stays_silent(void **state)
+{
+    static const enum store_verb verbs[] = {STORE_PUT, STORE_CREATE};
+    struct room *r = *state;
+    assert_int_equal(ask_put(&r->f, r->s, "put", "old"), ERR_OK);
+    for (size_t i = 0; i < ARRAY_LEN(verbs); i++) {
+        struct ask a = {.op = {.not_after_ms = clock_mono_ms() + SOON_MS}};
+        fault_arm(FAULT_FSYNC, 1, FAULT_HANG, true, false);
+        ask_add(&a, verbs[i], verbs[i] == STORE_PUT ? "put" : "create", "new");
+        a.op.doc[0].durable = true;
+        ask_start(&a, r->s);
+        loop_run_for(&r->f, SOON_MS + 10);
+        (void)fault_disarm();
+        ask_wait(&a, &r->f);
+        assert_int_equal(a.op.doc[0].result, ERR_CANCELLED);
+        ask_done(&a);
+    }
+    assert_true(ask_is(&r->f, r->s, "put", "old"));
+    assert_true(ask_is(&r->f, r->s, "create", NULL));
+    assert_int_equal(count_entries(dir, ".tmp"), 0);
+}
+
+/* Last: its thread hangs until the process ends. */
+static void a_dead_mount_holds_up_no_end(void **state)
+{
+    struct room *r = *state;
+    struct ask stuck = {.done = false};
+    struct ask waiting = {.done = false};
+    fault_arm(FAULT_RENAME, 1, FAULT_HANG, true, false);
+    ask_add(&stuck, STORE_PUT, "k", "1");
+    ask_add(&waiting, STORE_GET, "k", NULL);
+    ask_start(&stuck, r->s);
+    ask_start(&waiting, r->s);
+    ask_close(&r->f, r->s, SOON_MS);
+    r->s = NULL;
+    assert_int_equal(stuck.op.doc[0].result, ERR_TIMEOUT);
+    assert_int_equal(waiting.op.doc[0].result, ERR_CANCELLED);
+    ask_done(&stuck);
+    ask_done(&waiting);
+}
+
+static int tear_down_stuck(void **state)
+{
+    struct room *r = *state;
+    loop_fixture_close(&r->f);
+    backend_remove_dir(dir);
+    return 0;
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(whatever_fails_a_document_is_whole),
+        TEST(what_is_interrupted_goes_on),
+        TEST(an_error_at_close_is_an_error),
+        TEST(only_what_is_durable_is_synced),
+        TEST(a_full_disk_is_told_and_forgiven),
+        TEST(a_rename_that_happened_is_no_failure),
+        TEST(a_link_that_happened_is_ours),
+        TEST(where_links_are_refused_creating_goes_another_way),
+        TEST(a_directory_that_was_removed_is_made_again),
+        TEST(a_directory_that_cannot_be_made_is_told),
+        TEST(what_is_no_document_is_corrupt),
+        TEST(a_stale_handle_is_opened_again),
+        TEST(a_list_passes_over_what_is_not_ours),
+        TEST(leftovers_of_killed_writers_are_removed),
+        cmocka_unit_test_setup_teardown(they_are_removed_by_the_first_operation, set_up_unswept,
+                                        tear_down),
+        TEST(a_dead_mount_holds_no_caller),
+        TEST(who_was_held_up_too_long_stays_silent),
+        cmocka_unit_test_setup_teardown(a_dead_mount_holds_up_no_end, set_up, tear_down_stuck),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
