@@ -1,0 +1,103 @@
+/* The conversation with one ComfyUI: requests over HTTP, and the one WebSocket that brings news.
+ *
+ * comfy_up() when ComfyUI answers, comfy_down() when it does not any more. In between the socket is
+ * kept open: first it is asked what this version can do, then a socket is opened under a fresh
+ * client id, and only when it has been greeted the link is OPEN and prompts may be sent: events
+ * that nobody listens to are gone. A lost socket is replaced under another client id (ComfyUI
+ * makes a socket deaf when an older one of the same id ends); what was submitted under an
+ * earlier one brings no more news, and comfy_link() tells.
+ *
+ *     DOWN ─up─► ASKING ─► CONNECTING ─► GREETING ─status─► OPEN
+ *                              ▲  lost, refused, silent │      │
+ *                              └───── PAUSING ◄─────────┴──────┘
+ */
+#ifndef COMFY_H
+#define COMFY_H
+
+#include "event.h"
+#include "http_up.h"
+#include "later.h"
+#include "progress.h"
+
+struct comfy;
+
+enum {
+    COMFY_GREETING_MS = 10000,
+    COMFY_REPLY_MAX = 64 * 1024 * 1024, /* history and queue repeat whole prompts */
+};
+
+struct comfy_options {
+    const char *host; /* in numbers */
+    unsigned port;
+    /* Every message of the socket, decoded. */
+    void (*on_event)(struct comfy *c, const struct event *e);
+    /* Open or no longer open. */
+    void (*on_link)(struct comfy *c, bool open);
+    void *ctx;
+};
+
+struct comfy *comfy_new(uv_loop_t *loop, struct later *later, const struct comfy_options *options);
+void *comfy_ctx(const struct comfy *c);
+void comfy_up(struct comfy *c);
+void comfy_down(struct comfy *c);
+/* The process did not run for a while: connections that wait unused are not trusted any more. */
+void comfy_thaw(struct comfy *c);
+/* Every request must have ended. */
+void comfy_free(struct comfy *c, void (*closed)(void *ctx), void *ctx);
+
+bool comfy_is_open(const struct comfy *c);
+unsigned comfy_link(const struct comfy *c); /* another number for each socket */
+/* Does it take our prompt_id with a prompt, and interrupt by it (0.3.45; 0.3.57)? */
+bool comfy_takes_ids(const struct comfy *c);
+struct http_up *comfy_http(struct comfy *c);
+
+/* One request and its answer; embedded by whoever asks, one at a time each. `done` comes exactly
+ * once, from the loop; err == NULL: answered, whatever the status. Inside it the request may be
+ * used again; its answer stays readable until then. */
+struct comfy_request {
+    void (*done)(struct comfy_request *r, const struct err *err);
+    void *ctx;
+    uint64_t head_ms; /* until the answer begins; 0: the client's own bound */
+    bool busy;
+
+    int status;
+    struct buf body;
+    int64_t length;      /* declared; -1: not */
+    char media_type[96]; /* "" if none */
+    char etag[96];       /* with its quotes; "" if none */
+
+    struct http_call call;
+    struct buf target, content;
+    struct http_headers headers;
+    bool with_headers;
+    struct later *later;
+    struct later_item answered;
+    struct err err;
+};
+
+struct comfy_submission {
+    struct slice prompt;              /* object */
+    struct slice extra_data, targets; /* empty: none */
+    const char *prompt_id;            /* ours; sent whether the version takes it or not */
+};
+
+void comfy_request_init(struct comfy_request *r);
+void comfy_request_done(struct comfy_request *r);   /* frees what it holds; not busy */
+void comfy_request_cancel(struct comfy_request *r); /* `done` follows, later; idle is fine */
+struct buf comfy_request_take_body(struct comfy_request *r); /* to be freed with buf_done() */
+
+void comfy_request_get(struct comfy *c, struct comfy_request *r, const char *target);
+void comfy_post_prompt(struct comfy *c, struct comfy_request *r, const struct comfy_submission *s);
+void comfy_get_history(struct comfy *c, struct comfy_request *r, const char *prompt_id);
+void comfy_get_queue(struct comfy *c, struct comfy_request *r);
+void comfy_delete_pending(struct comfy *c, struct comfy_request *r, const char *prompt_id);
+/* Unload models, free memory, forget cached outputs; done by the worker between two prompts. */
+void comfy_free_memory(struct comfy *c, struct comfy_request *r);
+void comfy_interrupt(struct comfy *c, struct comfy_request *r, const char *prompt_id);
+/* POST /upload/image into the input folder. `name` is plain (letters, digits, dots). */
+void comfy_upload(struct comfy *c, struct comfy_request *r, const char *name, struct slice content);
+/* "/view?filename=…&subfolder=…&type=…" of an output; ERR_INVALID for what is no name. */
+enum err_code comfy_view_target(const struct progress_file *file, struct buf *out) MUST_CHECK;
+void comfy_head_view(struct comfy *c, struct comfy_request *r, const struct progress_file *file);
+
+#endif

@@ -1,0 +1,39 @@
+/* What the two halves of the conversation share: comfy.c (requests) and comfy_link.c (socket). */
+#ifndef COMFY_PRIVATE_H
+#define COMFY_PRIVATE_H
+
+#include "closer.h"
+#include "comfy.h"
+#include "ws_client.h"
+
+enum comfy_link_state {
+    COMFY_DOWN,
+    COMFY_ASKING,
+    COMFY_CONNECTING,
+    COMFY_GREETING,
+    COMFY_OPEN,
+    COMFY_PAUSING,
+};
+
+struct comfy {
+    struct comfy_options options;
+    char *host;
+    uv_loop_t *loop;
+    struct later *later;
+    struct http_up *http;
+    struct closer closer;
+    uv_timer_t timer;
+    bool closing;
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+
+    enum comfy_link_state state;
+    struct ws_client *socket;
+    char client_id[UUID_TEXT + 1];
+    unsigned link;
+    uint64_t pause_ms;
+    struct comfy_request ask;
+    bool asked, ask_again, takes_ids;
+};
+
+#endif

@@ -1,0 +1,45 @@
+/* One message of ComfyUI's WebSocket, decoded as far as anybody needs it. Pure.
+ *
+ * What cannot be read is no reason to end anything: it becomes EVENT_ODD, and whoever follows a
+ * prompt then asks the history. All slices point into the message. Ids are tokens with their
+ * quotes; empty means absent or null.
+ */
+#ifndef EVENT_H
+#define EVENT_H
+
+#include "json_scan.h"
+
+enum event_type {
+    EVENT_OTHER, /* known to be of no interest: progress_state, logs, custom nodes' own */
+    EVENT_ODD,   /* not understood: something may have been missed */
+    EVENT_STATUS,
+    EVENT_START,
+    EVENT_CACHED,    /* nodes */
+    EVENT_EXECUTING, /* node, display_node */
+    EVENT_OVER,      /* executing with node null: the prompt is over, history has it */
+    EVENT_PROGRESS,  /* node, value, max */
+    EVENT_EXECUTED,  /* node, display_node, output (may be empty: null) */
+    EVENT_SUCCESS,
+    EVENT_ERROR,       /* data; is_blocked: only a branch, not the end */
+    EVENT_INTERRUPTED, /* data */
+    EVENT_PREVIEW,     /* image, media_type; of newer versions also prompt_id, node, display_node */
+};
+
+struct event {
+    enum event_type type;
+    struct slice prompt_id, node, display_node;
+    struct slice nodes;  /* array */
+    struct slice output; /* object */
+    struct slice data;   /* object: the whole `data` */
+    struct slice image;
+    const char *media_type; /* of image */
+    double value, max;
+    bool is_blocked;
+    bool is_greeting; /* status with a sid */
+};
+
+void event_parse(struct event *ret, struct slice message);
+/* A binary message: a preview or EVENT_OTHER. */
+void event_parse_binary(struct event *ret, struct slice message);
+
+#endif

@@ -1,0 +1,263 @@
+/* Order of work: check the grammar once (json_check), find the prompt inside the body, check every
+ * node's shape, then write the text that goes out with the seeds filled in. Everything after the
+ * check walks text that is known to be well-formed. */
+#include "prompt.h"
+
+#include "splice.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static enum err_code refuse(struct prompt_fault *fault, const char *code, const char *why,
+                            const char *hint)
+{
+    fault->code = code;
+    fault->hint = hint;
+    return err_set(&fault->err, ERR_INVALID, "%s", why);
+}
+
+static enum err_code refuse_node(struct prompt_fault *fault, struct slice id, const char *why)
+{
+    fault->node_id = id;
+    return refuse(fault, "not_a_prompt", why,
+                  "every node needs a string class_type and an object inputs");
+}
+
+static bool is_object(struct slice value)
+{
+    return json_kind(value) == JSON_OBJECT;
+}
+
+/* A workflow as the editor saves it: {"nodes": […], "links": […], …}. */
+static bool is_ui_format(struct slice object)
+{
+    struct slice nodes;
+    struct slice links;
+    return json_get(object, "nodes", &nodes) && json_kind(nodes) == JSON_ARRAY &&
+           json_get(object, "links", &links);
+}
+
+static enum err_code read_envelope(struct prompt *p, struct slice top, struct prompt_fault *fault)
+{
+    struct slice value;
+    if (json_get(top, "callback", &value) && json_kind(value) != JSON_NULL)
+        return refuse(fault, "bad_envelope", "callback is not supported yet", NULL);
+    if (json_get(top, "extra_data", &value)) {
+        if (!is_object(value))
+            return refuse(fault, "bad_envelope", "extra_data must be an object", NULL);
+        p->extra_data = value;
+    }
+    if (json_get(top, "partial_execution_targets", &value) && json_kind(value) != JSON_NULL) {
+        if (json_kind(value) != JSON_ARRAY)
+            return refuse(fault, "bad_envelope", "partial_execution_targets must be an array",
+                          NULL);
+        p->targets = value;
+    }
+    if (json_get(top, "metadata", &value) && json_kind(value) != JSON_NULL) {
+        if (value.len > PROMPT_METADATA_MAX)
+            return refuse(fault, "bad_envelope", "metadata has more than 64 KiB", NULL);
+        p->metadata = value;
+    }
+    if (json_get(top, "task_id", &value) && json_kind(value) != JSON_NULL) {
+        if (json_kind(value) != JSON_STRING)
+            return refuse(fault, "bad_envelope", "task_id must be a string", NULL);
+        p->task_id = value;
+    }
+    if (json_get(top, "results", &value) && json_kind(value) != JSON_NULL) {
+        enum json_kind kind = json_kind(value);
+        bool none = kind == JSON_FALSE || (kind == JSON_STRING && json_string_is(value, "none"));
+        if (!none && kind != JSON_TRUE)
+            return refuse(fault, "bad_envelope", "results must be \"none\", true or false", NULL);
+        p->says_results = true;
+        p->want_results = !none;
+    }
+    return ERR_OK;
+}
+
+static enum err_code check_node(struct prompt_node *node, struct slice value,
+                                struct prompt_fault *fault)
+{
+    if (node->id.len > PROMPT_NODE_ID_MAX)
+        return refuse_node(fault, SLICE_EMPTY, "a node id has more than 256 bytes");
+    if (!is_object(value))
+        return refuse_node(fault, node->id, "a node is not an object");
+    if (!json_get(value, "class_type", &node->class_type) ||
+        json_kind(node->class_type) != JSON_STRING)
+        return refuse_node(fault, node->id, "a node has no string class_type");
+    if (!json_get(value, "inputs", &node->inputs) || !is_object(node->inputs))
+        return refuse_node(fault, node->id, "a node has no object inputs");
+    return ERR_OK;
+}
+
+static enum err_code read_nodes(struct prompt *p, struct slice prompt, struct prompt_fault *fault)
+{
+    struct json_iter it;
+    struct slice key;
+    struct slice value;
+    unsigned cap = 0;
+    p->count = 0;
+    json_iter_init(&it, prompt);
+    while (json_next(&it, &key, &value)) {
+        if (p->count == cap) {
+            cap = cap > 0 ? cap * 2 : 16;
+            p->nodes = xrealloc(p->nodes, cap * sizeof(*p->nodes));
+        }
+        struct prompt_node *node = &p->nodes[p->count];
+        *node = (struct prompt_node){.id = key};
+        enum err_code code = check_node(node, value, fault);
+        if (code != ERR_OK)
+            return code;
+        p->count++;
+    }
+    if (p->count == 0)
+        return refuse(fault, "not_a_prompt", "the prompt has no nodes", NULL);
+    return ERR_OK;
+}
+
+static bool is_minus_one(struct slice value)
+{
+    double number;
+    return json_kind(value) == JSON_NUMBER && json_to_double(value, &number) && number == -1;
+}
+
+static void add_seed(struct prompt *p, const struct prompt_node *node, struct slice key,
+                     const char *text)
+{
+    /* Both are tokens: "3" and "seed" become "3.seed". */
+    buf_addf(&p->seeds, "%s%.*s.%.*s:%s", p->seeds.len > 1 ? "," : "", (int)node->id.len - 1,
+             node->id.ptr, (int)key.len - 1, key.ptr + 1, text);
+}
+
+static void fill_seeds(struct prompt *p, struct slice prompt, struct splice *edits)
+{
+    for (unsigned i = 0; i < p->count; i++) {
+        struct json_iter it;
+        struct slice key;
+        struct slice value;
+        json_iter_init(&it, p->nodes[i].inputs);
+        while (json_next(&it, &key, &value)) {
+            if (!is_minus_one(value))
+                continue;
+            if (!json_string_is(key, "seed") && !json_string_is(key, "noise_seed"))
+                continue;
+            uint32_t seed;
+            char text[16];
+            random_bytes(&seed, sizeof(seed));
+            (void)snprintf(text, sizeof(text), "%u", seed & 0x7fffffffu);
+            splice_replace(edits, prompt, value, text);
+            add_seed(p, &p->nodes[i], key, text);
+        }
+    }
+}
+
+/* The text that goes out; the nodes then point into it. */
+static enum err_code write_text(struct prompt *p, struct slice prompt, struct prompt_fault *fault)
+{
+    struct splice edits;
+    splice_init(&edits);
+    buf_adds(&p->seeds, "{");
+    fill_seeds(p, prompt, &edits);
+    buf_adds(&p->seeds, "}");
+    enum err_code code = splice_apply(&edits, prompt, &p->text);
+    splice_done(&edits);
+    if (code != ERR_OK)
+        return refuse(fault, "json_too_complex", "the prompt does not fit into memory", NULL);
+    sha256_hex(prompt, p->sha256);
+    return read_nodes(p, buf_slice(&p->text), fault);
+}
+
+static enum err_code check_text(struct slice text, struct prompt_fault *fault)
+{
+    enum err_code code = json_check(text, &json_from_client, &fault->position, &fault->err);
+    if (code == ERR_OK)
+        return ERR_OK;
+    fault->code = code == ERR_TOO_LARGE ? "json_too_complex" : "invalid_json";
+    fault->has_position = true;
+    return code;
+}
+
+void prompt_init_empty(struct prompt *ret)
+{
+    *ret = (struct prompt){.count = 0};
+    buf_init(&ret->body, SIZE_MAX);
+    buf_init(&ret->text, SIZE_MAX);
+    buf_init(&ret->seeds, SIZE_MAX);
+}
+
+enum err_code prompt_parse(struct prompt *ret, struct buf *take_body, struct prompt_fault *fault)
+{
+    prompt_init_empty(ret);
+    ret->body = *take_body;
+    ret->want_results = true;
+    *take_body = (struct buf){.max = 0};
+    *fault = (struct prompt_fault){.code = "not_a_prompt"};
+
+    enum err_code code = check_text(buf_slice(&ret->body), fault);
+    if (code != ERR_OK)
+        return code;
+    struct slice top = json_trim(buf_slice(&ret->body));
+    struct slice prompt = top;
+    struct slice inner;
+    struct slice class_type;
+    if (!is_object(top))
+        return refuse(fault, "not_a_prompt", "the body is not a JSON object", NULL);
+    if (json_get(top, "prompt", &inner) && is_object(inner) &&
+        !json_get(inner, "class_type", &class_type)) {
+        prompt = inner;
+        code = read_envelope(ret, top, fault);
+        if (code != ERR_OK)
+            return code;
+    }
+    if (is_ui_format(prompt))
+        return refuse(fault, "ui_format", "this is a workflow as ComfyUI's editor saves it",
+                      "export it with \"Export (API)\" in ComfyUI's menu (older versions: enable "
+                      "dev mode options, then \"Save (API Format)\")");
+    code = read_nodes(ret, prompt, fault);
+    return code != ERR_OK ? code : write_text(ret, prompt, fault);
+}
+
+enum err_code prompt_set_text(struct prompt *p, struct buf *take_text)
+{
+    struct prompt_fault fault;
+    buf_done(&p->text);
+    p->text = *take_text;
+    buf_init(take_text, SIZE_MAX);
+    free(p->nodes);
+    p->nodes = NULL;
+    return read_nodes(p, buf_slice(&p->text), &fault);
+}
+
+enum err_code prompt_set_folder(struct prompt *p, const char *folder)
+{
+    struct splice edits;
+    struct buf text;
+    struct buf with;
+    struct slice all = buf_slice(&p->text);
+    splice_init(&edits);
+    buf_init(&text, SIZE_MAX);
+    buf_init(&with, SIZE_MAX);
+    buf_addf(&with, "\"%s/", folder);
+    for (unsigned i = 0; i < p->count; i++) {
+        struct slice value;
+        if (json_get(p->nodes[i].inputs, "filename_prefix", &value) &&
+            json_kind(value) == JSON_STRING)
+            splice_replace(&edits, all, (struct slice){value.ptr, 1}, with.ptr);
+    }
+    enum err_code code = splice_apply(&edits, all, &text);
+    if (code == ERR_OK)
+        code = prompt_set_text(p, &text);
+    splice_done(&edits);
+    buf_done(&with);
+    buf_done(&text);
+    return code;
+}
+
+void prompt_done(struct prompt *p)
+{
+    buf_done(&p->body);
+    buf_done(&p->text);
+    buf_done(&p->seeds);
+    free(p->nodes);
+    p->nodes = NULL;
+    p->count = 0;
+}
