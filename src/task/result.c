@@ -1,0 +1,281 @@
+/* Of outputs that were made earlier or elsewhere each is asked for by HEAD first: what is gone
+ * since is told before the answer begins. Then one node after the other, of each one output after
+ * the other:
+ *
+ *     {"9":{"max":1,…,"images":[…] ,"results":[" base64 "," base64 "]} , "3":{…} }
+ *                                  └── GET /view, part by part ──┘
+ *
+ * result_pump() writes until the sink is full or a transfer has to be waited for. */
+#include "result.h"
+
+#include "codec.h"
+
+#include <stdlib.h>
+
+enum { RESULT_PART = 48 * 1024 }; /* bytes encoded at once: a multiple of 3 */
+
+struct result {
+    struct task *task;
+    struct comfy *comfy;
+    struct later *later;
+    struct later_item step;
+    struct result_sink sink;
+
+    unsigned node;   /* the one that is being written */
+    unsigned output; /* the next one, in the order of the node map */
+    bool node_open;  /* its entry has begun */
+    bool checking;   /* `output` is the one that is asked for by HEAD */
+    bool begun;
+    bool full; /* the sink has no room */
+    bool finished, cancelled;
+    struct err err;
+
+    struct http_call call;
+    struct buf target;
+    bool fetching, fetched;
+    uint64_t received;
+    struct base64_encoder encoder;
+    char text[BASE64_ROOM(RESULT_PART)];
+};
+
+static void result_write(struct result *r, struct slice part)
+{
+    if (!r->sink.write(r->sink.ctx, part))
+        r->full = true;
+}
+
+static void result_step_later(struct result *r)
+{
+    later_add(r->later, &r->step);
+}
+
+/* --- one output ------------------------------------------------------------------------------ */
+
+static const struct task_output *result_output(const struct result *r)
+{
+    const struct task_output *outputs;
+    unsigned count = task_outputs(r->task, &outputs);
+    return r->output < count ? &outputs[r->output] : NULL;
+}
+
+static void result_fail(struct result *r, enum err_code code, const char *why)
+{
+    if (r->err.code == ERR_OK)
+        (void)err_set(&r->err, code, "output %u: %s", r->output, why);
+}
+
+/* Bytes of the same number may be another picture's: the tag tells. */
+static bool result_is_the_one(const struct task_output *o, const struct http_call *call)
+{
+    struct slice etag;
+    if (call->res_length >= 0 && (uint64_t)call->res_length != o->size)
+        return false;
+    return o->etag[0] == '\0' || !http_headers_get(&call->res_headers, "etag", &etag) ||
+           slice_is(etag, o->etag);
+}
+
+static void result_on_head(struct http_call *call)
+{
+    struct result *r = call->ctx;
+    if (r->cancelled)
+        return;
+    if (call->status == 404)
+        result_fail(r, ERR_NOT_FOUND, "it is not there any more");
+    else if (call->status != 200)
+        result_fail(r, ERR_UNAVAILABLE, "ComfyUI does not give it");
+    else if (!result_is_the_one(result_output(r), call))
+        result_fail(r, ERR_CORRUPT, "it was overwritten: it is not the file that was made");
+    if (r->err.code != ERR_OK)
+        http_up_cancel(call);
+}
+
+static void result_encode(struct result *r, struct slice part)
+{
+    while (part.len > 0) {
+        size_t take = part.len < RESULT_PART ? part.len : RESULT_PART;
+        size_t n = base64_feed(&r->encoder, (struct slice){part.ptr, take}, r->text);
+        result_write(r, (struct slice){r->text, n});
+        part.ptr += take;
+        part.len -= take;
+    }
+}
+
+static void result_on_part(struct http_call *call, struct slice part)
+{
+    struct result *r = call->ctx;
+    if (r->cancelled || r->err.code != ERR_OK)
+        return;
+    r->received += part.len;
+    if (r->received > result_output(r)->size) {
+        result_fail(r, ERR_PROTOCOL, "it is not the file that was made");
+        http_up_cancel(call);
+        return;
+    }
+    result_encode(r, part);
+    if (r->full)
+        http_up_pause(call);
+}
+
+static void result_on_end(struct http_call *call, const struct err *err)
+{
+    struct result *r = call->ctx;
+    r->fetching = false;
+    r->fetched = !r->checking;
+    if (err != NULL)
+        result_fail(r, err->code, err->msg);
+    else if (r->checking)
+        r->output++;
+    else if (r->received != result_output(r)->size)
+        result_fail(r, ERR_PROTOCOL, "it is not the file that was made");
+    result_step_later(r);
+}
+
+static void result_fetch(struct result *r, const struct task_output *o, const char *method)
+{
+    const struct progress *p = task_progress(r->task);
+    if (comfy_view_target(&p->nodes[o->node].files[o->file], &r->target) != ERR_OK) {
+        result_fail(r, ERR_INVALID, "its name is no name");
+        return;
+    }
+    base64_init(&r->encoder);
+    r->received = 0;
+    r->fetching = true;
+    r->call = (struct http_call){
+        .method = method,
+        .target = buf_slice(&r->target),
+        .on_head = result_on_head,
+        .on_part = result_on_part,
+        .on_end = result_on_end,
+        .ctx = r,
+    };
+    http_up_start(comfy_http(r->comfy), &r->call);
+}
+
+static void result_end_output(struct result *r)
+{
+    size_t n = base64_finish(&r->encoder, r->text);
+    result_write(r, (struct slice){r->text, n});
+    result_write(r, SLICE("\""));
+    r->fetched = false;
+    r->output++;
+}
+
+/* --- the document ---------------------------------------------------------------------------- */
+
+static void result_open_node(struct result *r)
+{
+    const struct progress_node *n = &task_progress(r->task)->nodes[r->node];
+    struct buf entry;
+    buf_init(&entry, SIZE_MAX);
+    buf_adds(&entry, r->node == 0 ? "{" : ",");
+    progress_render_node(n, &entry);
+    result_write(r, buf_slice(&entry));
+    buf_done(&entry);
+    r->node_open = true;
+}
+
+/* True: more can be done at once. */
+static bool result_turn_before(struct result *r)
+{
+    const struct task_output *o = result_output(r);
+    if (r->checking && o != NULL) {
+        result_fetch(r, o, "HEAD");
+        return !r->fetching;
+    }
+    r->checking = false;
+    r->output = 0;
+    r->begun = true;
+    r->sink.begin(r->sink.ctx);
+    return true;
+}
+
+static bool result_turn(struct result *r)
+{
+    const struct progress *p = task_progress(r->task);
+    const struct task_output *o = result_output(r);
+    if (!r->begun)
+        return result_turn_before(r);
+    if (r->fetched) {
+        result_end_output(r);
+        return true;
+    }
+    if (r->node == p->count) {
+        result_write(r, SLICE("}"));
+        r->finished = true;
+        return false;
+    }
+    if (!r->node_open) {
+        result_open_node(r);
+        return true;
+    }
+    if (o != NULL && o->node == r->node) {
+        result_write(r, o->file == 0 ? SLICE(",\"results\":[\"") : SLICE(",\""));
+        result_fetch(r, o, "GET");
+        return !r->fetching;
+    }
+    result_write(r, p->nodes[r->node].file_count > 0 ? SLICE("]}") : SLICE("}"));
+    r->node_open = false;
+    r->node++;
+    return true;
+}
+
+static void result_free(struct result *r)
+{
+    later_cancel(r->later, &r->step);
+    task_unref(r->task);
+    buf_done(&r->target);
+    free(r);
+}
+
+static void result_on_step(struct later_item *item)
+{
+    struct result *r = CONTAINER_OF(item, struct result, step);
+    if (r->fetching)
+        return;
+    if (r->cancelled) {
+        result_free(r);
+        return;
+    }
+    while (r->err.code == ERR_OK && !r->full && !r->finished && result_turn(r))
+        ;
+    if (r->err.code == ERR_OK && !r->finished)
+        return; /* result_resume() or result_on_end() goes on */
+    struct result_sink sink = r->sink;
+    struct err err = r->err;
+    result_free(r);
+    sink.end(sink.ctx, err.code != ERR_OK ? &err : NULL);
+}
+
+struct result *result_start(struct task *t, struct comfy *comfy, struct later *later,
+                            const struct result_sink *sink)
+{
+    ASSERT(task_status(t) == TASK_SUCCEEDED);
+    struct result *r = xcalloc(1, sizeof(*r));
+    r->task = task_ref(t);
+    r->comfy = comfy;
+    r->later = later;
+    r->sink = *sink;
+    r->checking = !task_saw_outputs(t);
+    buf_init(&r->target, SIZE_MAX);
+    later_item_init(&r->step, result_on_step);
+    result_step_later(r);
+    return r;
+}
+
+void result_resume(struct result *r)
+{
+    r->full = false;
+    if (r->fetching)
+        http_up_resume(&r->call);
+    else
+        result_step_later(r);
+}
+
+void result_cancel(struct result *r)
+{
+    r->cancelled = true;
+    if (r->fetching)
+        http_up_cancel(&r->call);
+    else
+        result_step_later(r);
+}

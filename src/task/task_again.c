@@ -1,0 +1,131 @@
+/* Another attempt of the same task, in this process: ComfyUI died under it, ran out of memory, or
+ * named a file that is gone. The prompt and its seeds stay; the attempt's number grows, so the
+ * store sees the attempt before as superseded and this one claimed. RETREAT waits until the
+ * requests and writes of the old attempt have ended, because their memory is used again. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdlib.h>
+
+bool task_try_again(struct task *t, const struct failure *why)
+{
+    const struct task_hub_options *o = task_hub_options(t->hub);
+    bool missing_file = why->code == FAILURE_OUTPUT_MISSING;
+    unsigned tried = t->attempt - t->first_attempt + 1;
+    if (t->wish != NULL || task_hub_is_draining(t->hub) || t->state == STATE_WAITING)
+        return false;
+    if (missing_file ? t->reran : t->state != STATE_INPUTS && tried >= o->max_attempts)
+        return false;
+    const struct log_field fields[] = {{"task", slice_of(t->id)}, {NULL, SLICE_EMPTY}};
+    log_fields(LOG_WARN, "task", fields, "attempt %u: %s; trying again", t->attempt,
+               failure_name(why->code));
+    t->reran = t->reran || missing_file;
+    t->free_first = missing_file || why->code == FAILURE_OUT_OF_MEMORY;
+    t->requeue = t->state == STATE_INPUTS;
+    t->state = STATE_RETREAT;
+    (void)uv_timer_stop(&t->timer);
+    if (t->inputs_job != NULL)
+        inputs_cancel(t->inputs_job);
+    if (t->req.busy)
+        comfy_request_cancel(&t->req);
+    for (unsigned i = 0; t->heads != NULL && i < TASK_HEADS_MAX; i++)
+        comfy_request_cancel(&t->heads[i].req);
+    return true;
+}
+
+void task_begin_again(struct task *t)
+{
+    progress_done(&t->progress);
+    progress_init(&t->progress, &t->prompt);
+    blob_unref(t->nodes_blob); /* no rendering of before is taken for one of now */
+    t->nodes_blob = NULL;
+    blob_unref(t->source); /* what it was a view of */
+    t->source = NULL;
+    t->over = t->saw_success = t->missed = t->guessed = t->id_known = false;
+    t->answered = t->post_lost = t->timer_fired = false;
+    t->prompt_id[0] = '\0';
+    t->submits = t->look_tries = t->collect_tries = 0;
+    t->inputs_at = t->submitted_at = t->over_at = t->collected_at = 0;
+    t->started_ms = t->finished_ms = 0;
+    t->collect_again = false;
+    failure_free(t->doubt);
+    failure_free(t->told);
+    failure_free(t->failure);
+    failure_free(t->collect_failure);
+    t->doubt = t->told = t->failure = t->collect_failure = NULL;
+    free(t->outputs);
+    free(t->heads);
+    t->outputs = NULL;
+    t->heads = NULL;
+    t->output_count = t->output_next = 0;
+    t->status = TASK_QUEUED;
+    t->rev++;
+    t->updated_ms = clock_wall_ms();
+    task_set_timer(t, UINT64_MAX);
+}
+
+static void again_claim(struct task *t)
+{
+    t->attempt++;
+    task_begin_again(t);
+    if (t->given) {
+        t->fence = t->claimed;
+        task_claim_start(t);
+    } else {
+        t->state = STATE_WAITING;
+        task_hub_enqueue(t->hub, t);
+        task_changed(t);
+    }
+}
+
+/* The same attempt, in front of the queue. */
+static void again_wait(struct task *t)
+{
+    t->requeue = false;
+    t->inputs_at = 0;
+    t->state = STATE_WAITING;
+    task_set_timer(t, UINT64_MAX);
+    task_set_status(t, TASK_QUEUED);
+    task_hub_enqueue_first(t->hub, t);
+}
+
+static void again_on_freed(struct comfy_request *r, const struct err *err)
+{
+    struct task *t = r->ctx;
+    (void)err; /* whether it worked, the next attempt will tell */
+    t->free_first = false;
+    task_step(t);
+    closer_release(&t->closer);
+}
+
+void task_retreat_step(struct task *t)
+{
+    if (t->req.busy || t->heads_busy > 0 || t->inputs_job != NULL)
+        return; /* their end calls again */
+    if (t->wish != NULL || t->fate != NULL) {
+        task_finish_unwanted(t);
+        return;
+    }
+    if (t->live_ends > 0)
+        return;
+    if (t->free_first && comfy_is_open(task_hub_options(t->hub)->comfy)) {
+        t->req.done = again_on_freed;
+        t->req.ctx = t;
+        closer_hold(&t->closer);
+        comfy_free_memory(task_hub_options(t->hub)->comfy, &t->req);
+        return;
+    }
+    t->free_first = false;
+    if (t->requeue)
+        again_wait(t);
+    else if (!t->given || task_store_pause(t)) /* whether it is still ours to write is asked now */
+        again_claim(t);
+}
+
+void task_supersede(struct task *t)
+{
+    if (t->state >= STATE_STORING || t->wish != NULL)
+        return;
+    task_wish(t, failure_new(FAILURE_SUPERSEDED, "another instance took the task over"));
+    task_step(t);
+}

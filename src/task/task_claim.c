@@ -1,0 +1,298 @@
+/* Whose is this id? Two callers may send one at the same moment, to two processes; a caller may
+ * send it again after minutes; a process may die with it. The store decides, by documents that can
+ * only be created once:
+ *
+ *     <id>~run.<n>   attempt n has an owner          {"claim": {instance, nonce, at}, "prompt": …}
+ *     <id>~end.<n>   attempt n has ended: either the record of its end, or {"superseded": …}, by
+ *                    whoever takes the task over from an owner that is dead
+ *
+ *     CLAIMING ─created─► WAITING
+ *        │ exists
+ *        ▼
+ *     read <id>~task ─ other prompt ─► refused (409)
+ *        │ succeeded, or an end that is not worth repeating ─► ended: the caller gets it
+ *        │ failed, cancelled ─► CLAIMING attempt n + 1
+ *        └ runs ─► MIRROR
+ *
+ * A store that does not answer is no reason not to run: the task goes on unclaimed, and its reply
+ * says that it could not be stored if that stays so. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+
+static void key_of(const struct task *t, const char *what, unsigned attempt, char *ret)
+{
+    if (attempt > 0)
+        (void)snprintf(ret, STORE_KEY_MAX + 1, "%s~%s.%u", t->id, what, attempt);
+    else
+        (void)snprintf(ret, STORE_KEY_MAX + 1, "%s~%s", t->id, what);
+}
+
+void task_refuse(struct task *t, enum err_code code, const char *fmt, ...)
+{
+    va_list args;
+    char text[sizeof(t->refused.msg)];
+    va_start(args, fmt);
+    (void)vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    (void)err_set(&t->refused, code, "%s", text);
+    t->state = STATE_ENDED;
+    (void)uv_timer_stop(&t->timer);
+    later_add(task_hub_later(t->hub), &t->notice);
+    task_hub_remove(t->hub, t);
+}
+
+/* --- the document ---------------------------------------------------------------------------- */
+
+void task_claim_document(const struct task *t, bool with_prompt, struct buf *out)
+{
+    char nonce[UUID_TEXT + 1];
+    uuid_v4(nonce);
+    buf_adds(out, "{\"claim\":{\"instance\":");
+    buf_add_json_string(out, slice_of(task_hub_options(t->hub)->instance));
+    buf_addf(out, ",\"nonce\":\"%s\",\"at\":%llu},\"prompt_sha256\":\"%s\",\"seeds\":%s", nonce,
+             (unsigned long long)clock_wall_ms(), t->prompt.sha256, t->prompt.seeds.ptr);
+    if (with_prompt && t->prompt.text.len > 0) {
+        buf_adds(out, ",\"prompt\":");
+        buf_add(out, buf_slice(&t->prompt.text));
+        if (t->prompt.extra_data.len > 0)
+            buf_addf(out, ",\"extra_data\":%.*s", SLICE_ARGS(t->prompt.extra_data));
+        if (t->prompt.targets.len > 0)
+            buf_addf(out, ",\"partial_execution_targets\":%.*s", SLICE_ARGS(t->prompt.targets));
+        if (t->metadata.len > 0)
+            buf_addf(out, ",\"metadata\":%s", t->metadata.ptr);
+    }
+    buf_adds(out, "}");
+}
+
+/* The seeds are the stored ones, the digest that of what was sent. */
+enum err_code task_claim_read_prompt(struct task *t, struct slice document, struct err *err)
+{
+    struct buf body;
+    struct prompt p;
+    struct prompt_fault fault;
+    struct slice sha256;
+    struct slice seeds;
+    buf_init(&body, SIZE_MAX);
+    buf_add(&body, document);
+    enum err_code code = prompt_parse(&p, &body, &fault);
+    struct slice top = json_trim(document);
+    if (code != ERR_OK || !json_get(top, "prompt_sha256", &sha256) ||
+        json_kind(sha256) != JSON_STRING || sha256.len != SHA256_TEXT + 2 ||
+        !json_get(top, "seeds", &seeds) || json_kind(seeds) != JSON_OBJECT) {
+        prompt_done(&p);
+        return err_set(err, ERR_CORRUPT, "a stored claim has no prompt");
+    }
+    (void)snprintf(p.sha256, sizeof(p.sha256), "%.*s", SHA256_TEXT, sha256.ptr + 1);
+    buf_reset(&p.seeds);
+    buf_add(&p.seeds, seeds);
+    task_take_prompt(t, &p);
+    return ERR_OK;
+}
+
+/* --- claiming -------------------------------------------------------------------------------- */
+
+static void add_doc(struct store_op *op, enum store_verb verb, const struct task *t,
+                    const char *what, unsigned attempt)
+{
+    struct store_doc *doc = &op->doc[op->n++];
+    doc->verb = verb;
+    key_of(t, what, attempt, doc->key);
+    doc->order = (uint64_t)t->attempt << 32 | (t->rev & UINT32_MAX);
+}
+
+static void set_value(struct store_op *op, struct buf *take_text)
+{
+    op->doc[op->n - 1].value = blob_new(buf_slice(take_text));
+    buf_done(take_text);
+}
+
+static void claim_won(struct task *t, uint64_t asked_at)
+{
+    t->claimed = true;
+    t->must_store = false; /* its caller is answered: no later attempt is refused for the store */
+    t->verified_at = asked_at;
+    task_store_begin(t);
+    t->state = STATE_WAITING;
+    task_hub_enqueue(t->hub, t);
+    task_changed(t);
+    task_step(t); /* somebody may not want it any more */
+}
+
+static void claim_on_done(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    unsigned at = op->n > 1 && op->doc[0].verb == STORE_CREATE && op->doc[1].verb == STORE_CREATE;
+    enum err_code fence = op->doc[0].result;
+    enum err_code claim = at == 1 && fence == ERR_OK ? op->doc[1].result : fence;
+    struct err err = op->err;
+    uint64_t asked_at = op->started_ms;
+    bool recorded = op->doc[op->n - 1].result == ERR_OK;
+    t->look_busy = false;
+    if (t->state == STATE_ENDED) {
+        /* the hub gave it up meanwhile */
+    } else if (claim == ERR_OK && (recorded || !t->must_store)) {
+        claim_won(t, asked_at);
+    } else if (claim == ERR_EXISTS) {
+        task_claim_look(t);
+    } else if (t->must_store) {
+        task_refuse(t, ERR_UNAVAILABLE, "the task could not be stored: %s", err.msg);
+    } else {
+        log_warn("store", "task %s goes on without a claim: %s", t->id, err.msg);
+        claim_won(t, asked_at);
+        t->claimed = false;
+    }
+    closer_release(&t->closer);
+}
+
+/* A prompt beyond what a store keeps is claimed like any other; only nobody can take it over. */
+static void add_prompt(struct store_op *op, const struct task *t)
+{
+    struct buf text;
+    buf_init(&text, SIZE_MAX);
+    task_claim_document(t, true, &text);
+    if (text.len <= STORE_VALUE_MAX) {
+        add_doc(op, STORE_PUT, t, "prompt", 0);
+        set_value(op, &text);
+    } else {
+        log_warn("store", "the prompt of task %s is too large to be kept", t->id);
+        buf_done(&text);
+    }
+}
+
+/* Fences the attempt before, if it was ours; creates the claim; writes the record. */
+void task_claim_start(struct task *t)
+{
+    struct store_op *op = &t->look_op;
+    struct buf text;
+    bool large = t->prompt.text.len > TASK_CLAIM_PROMPT_MAX;
+    ASSERT(!t->live && t->live_ends == 0 && !t->look_busy);
+    t->state = STATE_CLAIMING;
+    t->claimed = false;
+    task_hub_place(t->hub, t, PLACE_CLAIMING);
+    (void)snprintf(t->instance, sizeof(t->instance), "%s", task_hub_options(t->hub)->instance);
+    *op = (struct store_op){.deadline_ms = TASK_CLAIM_MS, .done = claim_on_done, .ctx = t};
+    if (t->fence) {
+        add_doc(op, STORE_CREATE, t, "end", t->attempt - 1);
+        buf_init(&text, SIZE_MAX);
+        task_claim_marker(t, &text);
+        set_value(op, &text);
+        t->fence = false;
+    }
+    add_doc(op, STORE_CREATE, t, "run", t->attempt);
+    buf_init(&text, SIZE_MAX);
+    task_claim_document(t, !large, &text);
+    set_value(op, &text);
+    if (large)
+        add_prompt(op, t);
+    add_doc(op, STORE_PUT, t, "task", 0);
+    op->doc[op->n - 1].value = blob_ref(task_record(t));
+    t->look_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, op);
+}
+
+void task_claim_marker(const struct task *t, struct buf *out)
+{
+    buf_adds(out, "{\"superseded\":{\"instance\":");
+    buf_add_json_string(out, slice_of(task_hub_options(t->hub)->instance));
+    buf_addf(out, ",\"at\":%llu}}", (unsigned long long)clock_wall_ms());
+}
+
+/* --- it is taken ----------------------------------------------------------------------------- */
+
+/* The platform delivers again what it thinks did not work; people ask again because they want it.
+ */
+static bool deserves_another(const struct task *t, const struct record *r)
+{
+    bool redelivery = t->redelivered || (r->request_id.len > 0 && t->request_id[0] != '\0' &&
+                                         slice_is(r->request_id, t->request_id));
+    if (r->status == TASK_SUCCEEDED)
+        return false;
+    if (!redelivery)
+        return true;
+    struct failure *f = r->error.len > 0 ? failure_read(r->error) : NULL;
+    bool worth = f != NULL && failure_is_passing(f->code);
+    failure_free(f);
+    return worth && r->attempt < task_hub_options(t->hub)->max_attempts;
+}
+
+/* What was no prompt keeps no prompt from coming under its id. */
+static bool is_refusal(const struct record *r)
+{
+    struct failure *f =
+        r->status == TASK_FAILED && r->error.len > 0 ? failure_read(r->error) : NULL;
+    bool refusal = f != NULL && failure_is_refusal(f->code);
+    failure_free(f);
+    return refusal;
+}
+
+static void claim_next(struct task *t, const struct record *r)
+{
+    t->attempt = r->attempt + 1;
+    t->first_attempt = t->redelivered ? 1 : t->attempt;
+    t->wished_from = t->attempt;
+    t->rev = r->rev + 1;
+    task_claim_start(t);
+}
+
+static void claim_judge(struct task *t, const struct record *r, struct blob *text)
+{
+    bool same = slice_is(r->prompt_sha256, t->prompt.sha256);
+    if (!same && is_refusal(r) && r->attempt >= t->attempt) {
+        claim_next(t, r);
+    } else if (!same) {
+        task_refuse(t, ERR_EXISTS, "task %s has another prompt", t->id);
+    } else if (r->attempt < t->attempt || !task_status_is_end(r->status)) {
+        task_mirror_start(t, r->attempt > t->attempt ? r->attempt : t->attempt);
+    } else if (deserves_another(t, r)) {
+        claim_next(t, r);
+    } else {
+        task_show_record(t, r, text);
+        task_shown_end(t);
+    }
+}
+
+static void claim_on_looked(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    struct blob *text = op->doc[0].value;
+    struct record r;
+    struct err err = op->err;
+    t->look_busy = false;
+    if (t->state == STATE_ENDED) {
+        blob_unref(text);
+    } else if (op->doc[0].result == ERR_OK) {
+        if (record_parse(&r, blob_slice(text), &err) == ERR_OK)
+            claim_judge(t, &r, text);
+        else
+            task_refuse(t, ERR_CORRUPT, "%s", err.msg);
+        blob_unref(text);
+    } else if (op->doc[0].result == ERR_NOT_FOUND) {
+        task_mirror_start(t, t->attempt); /* claimed, but its record is not there yet */
+    } else {
+        task_refuse(t, ERR_UNAVAILABLE, "%s", err.msg);
+    }
+    closer_release(&t->closer);
+}
+
+void task_claim_look(struct task *t)
+{
+    struct store_op *op = &t->look_op;
+    *op = (struct store_op){.deadline_ms = TASK_CLAIM_MS, .done = claim_on_looked, .ctx = t};
+    add_doc(op, STORE_GET, t, "task", 0);
+    t->look_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, op);
+}
+
+/* A record of the end is all there is to tell. */
+void task_shown_end(struct task *t)
+{
+    t->state = STATE_ENDED;
+    t->stored = true;
+    (void)uv_timer_stop(&t->timer);
+    later_add(task_hub_later(t->hub), &t->notice);
+    task_hub_remove(t->hub, t);
+}

@@ -1,0 +1,134 @@
+/* Every output is asked for before anybody is told that the task has succeeded: HEAD /view, at most
+ * TASK_HEADS_MAX at once. If ComfyUI dies meanwhile, its files have not: we wait for it to come
+ * back, for at most STARTUP_TIMEOUT. */
+#include "task_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+static void list_outputs(struct task *t)
+{
+    const struct progress *p = &t->progress;
+    t->outputs = xcalloc(p->file_total, sizeof(*t->outputs));
+    t->output_count = 0;
+    for (unsigned n = 0; n < p->count; n++)
+        for (unsigned f = 0; f < p->nodes[n].file_count; f++)
+            t->outputs[t->output_count++] = (struct task_output){.node = n, .file = f};
+}
+
+static const struct progress_file *file_of(const struct task *t, const struct task_output *o)
+{
+    return &t->progress.nodes[o->node].files[o->file];
+}
+
+static void collect_fail(struct task *t, const struct task_output *o, int status)
+{
+    const struct progress_file *file = file_of(t, o);
+    if (t->collect_failure != NULL)
+        return;
+    t->collect_cached = status == 404 && t->progress.nodes[o->node].cached;
+    struct failure *f = failure_new(
+        FAILURE_OUTPUT_MISSING, "ComfyUI names an output that cannot be had (status %d)", status);
+    failure_add_json(f, "node_id", t->progress.nodes[o->node].id);
+    failure_add_json(f, "filename", slice_of(file->filename));
+    failure_add_json(f, "subfolder", slice_of(file->subfolder));
+    failure_add_json(f, "type", slice_of(file->type));
+    t->collect_failure = f;
+}
+
+static void collect_on_head(struct comfy_request *r, const struct err *err)
+{
+    struct task_head *head = CONTAINER_OF(r, struct task_head, req);
+    struct task *t = head->task;
+    t->heads_busy--;
+    if (t->state == STATE_COLLECTING) {
+        struct task_output *o = &t->outputs[head->output];
+        if (err != NULL) {
+            t->collect_again = true;
+        } else if (r->status != 200 || r->length < 0) {
+            collect_fail(t, o, r->status);
+        } else {
+            o->size = (uint64_t)r->length;
+            (void)snprintf(o->media_type, sizeof(o->media_type), "%s", r->media_type);
+            (void)snprintf(o->etag, sizeof(o->etag), "%s", r->etag);
+        }
+    }
+    comfy_request_done(r); /* before the step: it may be used again there */
+    if (t->state == STATE_COLLECTING || t->state == STATE_RETREAT)
+        task_step(t);
+    closer_release(&t->closer);
+}
+
+static void collect_ask(struct task *t)
+{
+    struct comfy *c = task_hub_options(t->hub)->comfy;
+    for (unsigned i = 0; i < TASK_HEADS_MAX && t->output_next < t->output_count; i++) {
+        struct task_head *head = &t->heads[i];
+        if (head->req.busy)
+            continue;
+        comfy_request_init(&head->req);
+        head->task = t;
+        head->output = t->output_next++;
+        head->req.done = collect_on_head;
+        t->heads_busy++;
+        closer_hold(&t->closer);
+        comfy_head_view(c, &head->req, file_of(t, &t->outputs[head->output]));
+    }
+}
+
+void task_collect_start(struct task *t)
+{
+    t->state = STATE_COLLECTING;
+    (void)uv_timer_stop(&t->timer); /* it may be set to RUN_TIMEOUT, and is needed for retries */
+    t->timer_fired = false;
+    t->cancel_at = clock_mono_ms();
+    list_outputs(t);
+    t->heads = xcalloc(TASK_HEADS_MAX, sizeof(*t->heads));
+    for (unsigned i = 0; i < TASK_HEADS_MAX; i++)
+        comfy_request_init(&t->heads[i].req);
+    collect_ask(t);
+}
+
+/* From the first output again, once ComfyUI answers. */
+static void collect_retry(struct task *t)
+{
+    const struct task_hub_options *o = task_hub_options(t->hub);
+    if (clock_mono_ms() - t->cancel_at >= o->startup_timeout_ms) {
+        task_finish(t, TASK_FAILED,
+                    failure_new(FAILURE_OUTPUT_MISSING,
+                                "the prompt has succeeded, but ComfyUI does not answer any more "
+                                "when it is asked for the outputs"));
+        return;
+    }
+    if (!t->timer_fired) {
+        if (!uv_is_active((uv_handle_t *)&t->timer))
+            task_wake_in(t, task_retry_ms(t->collect_tries++));
+        return;
+    }
+    t->timer_fired = false;
+    t->collect_again = false;
+    t->output_next = 0;
+    collect_ask(t);
+}
+
+void task_collect_step(struct task *t)
+{
+    if (t->collect_failure != NULL) {
+        struct failure *f = t->collect_failure;
+        t->collect_failure = NULL;
+        if (t->collect_cached && task_try_again(t, f))
+            failure_free(f);
+        else
+            task_finish(t, TASK_FAILED, f);
+    } else if (t->heads_busy > 0) {
+        if (!t->collect_again)
+            collect_ask(t);
+    } else if (t->collect_again) {
+        collect_retry(t);
+    } else if (t->output_next < t->output_count) {
+        collect_ask(t);
+    } else {
+        t->collected_at = clock_mono_ms();
+        task_finish(t, TASK_SUCCEEDED, NULL);
+    }
+}

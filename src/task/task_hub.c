@@ -1,0 +1,661 @@
+/* Who waits, who is in ComfyUI's hands, and which task a message is about. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    HUB_BUCKETS = 1024,
+    HUB_TICK_MS = 500,
+    HUB_STORE_AGAIN_MS = 5000,
+    HUB_UNSTORED_MAX = 1000,
+    HUB_MIRRORS_MAX = 4096,
+    PLACES = PLACE_STORING + 1,
+};
+
+struct task_hub {
+    struct task_hub_options options;
+    uv_loop_t *loop;
+    struct later *later;
+    struct closer closer;
+    uv_timer_t tick; /* runs while something waits for ComfyUI or for the store */
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+
+    struct list_node list[PLACES];
+    unsigned count[PLACES];
+    struct list_node buckets[HUB_BUCKETS];
+    uint64_t hash_seed;
+    struct task *last; /* the task of the last event: most follow each other */
+
+    bool draining;
+    bool drained_told;
+    void (*drained)(void *ctx);
+    void *drained_ctx;
+    struct later_item drained_item;
+    unsigned mirrors;            /* of those in PLACE_CLAIMING: they follow others' tasks */
+    struct later_item pump_item; /* so that no list changes under whoever walks it */
+
+    unsigned unknown_link; /* the link under which a prompt was left whose id we do not know */
+    uint64_t closed_at;    /* the link is not open since then; 0: it is */
+    uint64_t stored_again_at;
+    struct task_hub_stats stats;
+};
+
+/* --- index ----------------------------------------------------------------------------------- */
+
+static struct list_node *bucket_of(struct task_hub *h, struct slice id)
+{
+    uint64_t hash = h->hash_seed;
+    for (size_t i = 0; i < id.len; i++)
+        hash = (hash ^ (unsigned char)id.ptr[i]) * 0x100000001b3u;
+    return &h->buckets[(hash ^ (hash >> 32)) % HUB_BUCKETS];
+}
+
+/* An id may have a view besides its task: who comes to run it must not find that. */
+static struct task *hub_find(struct task_hub *h, struct slice id, bool follows)
+{
+    struct list_node *bucket = bucket_of(h, id);
+    LIST_FOREACH (node, bucket) {
+        struct task *t = CONTAINER_OF(node, struct task, bucket);
+        if (t->follows == follows && slice_is(id, t->id))
+            return t;
+    }
+    return NULL;
+}
+
+struct task *task_hub_find(struct task_hub *h, struct slice id)
+{
+    return hub_find(h, id, false);
+}
+
+/* --- the queue ------------------------------------------------------------------------------- */
+
+static bool hub_may_submit(const struct task_hub *h)
+{
+    if (h->count[PLACE_ACTIVE] >= h->options.max_concurrency || !comfy_is_open(h->options.comfy) ||
+        supervisor_state(h->options.supervisor) != SUPERVISOR_READY)
+        return false;
+    if (comfy_takes_ids(h->options.comfy))
+        return true;
+    /* It chooses the prompt's id: only one may be unknown at a time. */
+    LIST_FOREACH (node, &h->list[PLACE_ACTIVE]) {
+        const struct task *t = CONTAINER_OF(node, struct task, link);
+        if (task_awaits_id(t))
+            return false;
+    }
+    return true;
+}
+
+static void hub_on_pump(struct later_item *item)
+{
+    struct task_hub *h = CONTAINER_OF(item, struct task_hub, pump_item);
+    while (!list_is_empty(&h->list[PLACE_WAITING]) && hub_may_submit(h)) {
+        struct task *t = CONTAINER_OF(h->list[PLACE_WAITING].next, struct task, link);
+        task_hub_place(h, t, PLACE_ACTIVE);
+        task_start(t);
+    }
+}
+
+void task_hub_pump(struct task_hub *h)
+{
+    later_add(h->later, &h->pump_item);
+}
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+static void hub_on_drained(struct later_item *item)
+{
+    struct task_hub *h = CONTAINER_OF(item, struct task_hub, drained_item);
+    if (h->drained != NULL && !h->drained_told) {
+        h->drained_told = true;
+        h->drained(h->drained_ctx);
+    }
+}
+
+struct task_hub *task_hub_new(uv_loop_t *loop, struct later *later,
+                              const struct task_hub_options *options)
+{
+    struct task_hub *h = xcalloc(1, sizeof(*h));
+    h->options = *options;
+    h->loop = loop;
+    h->later = later;
+    for (unsigned i = 0; i < PLACES; i++)
+        list_init(&h->list[i]);
+    for (unsigned i = 0; i < HUB_BUCKETS; i++)
+        list_init(&h->buckets[i]);
+    random_bytes(&h->hash_seed, sizeof(h->hash_seed));
+    later_item_init(&h->drained_item, hub_on_drained);
+    later_item_init(&h->pump_item, hub_on_pump);
+    closer_init(&h->closer, loop);
+    ASSERT(uv_timer_init(loop, &h->tick) == 0);
+    h->tick.data = h;
+    closer_hold(&h->closer);
+    h->closed_at = clock_mono_ms();
+    return h;
+}
+
+static void hub_on_tick_closed(uv_handle_t *handle)
+{
+    struct task_hub *h = handle->data;
+    closer_release(&h->closer);
+}
+
+static void hub_on_closed(struct closer *closer)
+{
+    struct task_hub *h = CONTAINER_OF(closer, struct task_hub, closer);
+    void (*closed)(void *ctx) = h->closed;
+    void *ctx = h->closed_ctx;
+    free(h);
+    if (closed != NULL)
+        closed(ctx);
+}
+
+void task_hub_free(struct task_hub *h, void (*closed)(void *ctx), void *ctx)
+{
+    /* What the store has not answered by now comes too late: whoever asked finds the task ENDED. */
+    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_STORING]) {
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        log_error("task", "the end of task %s was never stored", t->id);
+        t->state = STATE_ENDED;
+        task_hub_remove(h, t);
+    }
+    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_CLAIMING])
+        task_refuse(CONTAINER_OF(node, struct task, link), ERR_UNAVAILABLE, "stopping");
+    ASSERT(h->count[PLACE_WAITING] == 0 && h->count[PLACE_ACTIVE] == 0);
+    h->closed = closed;
+    h->closed_ctx = ctx;
+    later_cancel(h->later, &h->drained_item);
+    later_cancel(h->later, &h->pump_item);
+    uv_close((uv_handle_t *)&h->tick, hub_on_tick_closed);
+    closer_begin(&h->closer, hub_on_closed);
+}
+
+const struct task_hub_options *task_hub_options(const struct task_hub *h)
+{
+    return &h->options;
+}
+
+struct later *task_hub_later(struct task_hub *h)
+{
+    return h->later;
+}
+
+uv_loop_t *task_hub_loop(struct task_hub *h)
+{
+    return h->loop;
+}
+
+struct task_hub_stats task_hub_stats(const struct task_hub *h)
+{
+    struct task_hub_stats s = h->stats;
+    s.waiting = h->count[PLACE_WAITING];
+    s.active = h->count[PLACE_ACTIVE];
+    s.unstored = h->count[PLACE_STORING];
+    return s;
+}
+
+/* The hub outlives every task, also those that only a reader of results still holds. */
+struct closer *task_hub_closer(struct task_hub *h)
+{
+    return &h->closer;
+}
+
+void task_hub_count(struct task_hub *h, const struct task *t)
+{
+    enum task_status status = t->status;
+    uint64_t now = clock_mono_ms();
+    uint64_t sent = t->submitted_at != 0 ? t->submitted_at : now;
+    histogram_add(&h->stats.queued, sent - t->queued_at);
+    if (t->submitted_at != 0)
+        histogram_add(&h->stats.run, now - t->submitted_at);
+    if (status == TASK_SUCCEEDED)
+        h->stats.succeeded++;
+    else if (status == TASK_FAILED)
+        h->stats.failed++;
+    else
+        h->stats.cancelled++;
+}
+
+/* --- lists ----------------------------------------------------------------------------------- */
+
+static void hub_look_if_drained(struct task_hub *h)
+{
+    if (h->draining && h->count[PLACE_CLAIMING] == 0 && h->count[PLACE_WAITING] == 0 &&
+        h->count[PLACE_ACTIVE] == 0 && h->count[PLACE_STORING] == 0)
+        later_add(h->later, &h->drained_item);
+}
+
+static void hub_on_tick(uv_timer_t *timer);
+
+static void hub_want_tick(struct task_hub *h)
+{
+    if (!uv_is_active((uv_handle_t *)&h->tick))
+        ASSERT(uv_timer_start(&h->tick, hub_on_tick, HUB_TICK_MS, 0) == 0);
+}
+
+void task_hub_place(struct task_hub *h, struct task *t, enum task_place place)
+{
+    list_remove(&t->link);
+    if (t->place != PLACE_NONE)
+        h->count[t->place]--;
+    t->place = place;
+    if (h->last == t)
+        h->last = NULL;
+    if (place != PLACE_NONE) {
+        list_add(&h->list[place], &t->link);
+        h->count[place]++;
+        hub_want_tick(h);
+    }
+    if (place == PLACE_WAITING && comfy_is_open(h->options.comfy) && t->open_at == 0)
+        t->open_at = clock_mono_ms();
+    task_hub_pump(h);
+}
+
+void task_hub_remove(struct task_hub *h, struct task *t)
+{
+    ASSERT(t->state == STATE_ENDED);
+    task_hub_place(h, t, PLACE_NONE);
+    list_remove(&t->bucket);
+    hub_look_if_drained(h);
+    task_unref(t);
+}
+
+void task_hub_stored(struct task_hub *h, struct task *t)
+{
+    if (t->stored) {
+        task_hub_remove(h, t);
+        return;
+    }
+    hub_want_tick(h);
+    if (h->count[PLACE_STORING] > HUB_UNSTORED_MAX) {
+        struct task *oldest = CONTAINER_OF(h->list[PLACE_STORING].next, struct task, link);
+        if (oldest->store_failed && !oldest->op_busy) {
+            log_error("task", "too many ends wait for the store: that of task %s is lost",
+                      oldest->id);
+            oldest->state = STATE_ENDED;
+            task_hub_remove(h, oldest);
+        }
+    }
+}
+
+/* --- new tasks ------------------------------------------------------------------------------- */
+
+void task_hub_enqueue_first(struct task_hub *h, struct task *t)
+{
+    task_hub_place(h, t, PLACE_WAITING);
+    list_remove(&t->link);
+    list_push(&h->list[PLACE_WAITING], &t->link);
+}
+
+/* An attempt that follows one of ours goes first: its caller has waited already. */
+void task_hub_enqueue(struct task_hub *h, struct task *t)
+{
+    if (t->attempt > t->first_attempt)
+        task_hub_enqueue_first(h, t);
+    else
+        task_hub_place(h, t, PLACE_WAITING);
+}
+
+static enum err_code hub_join(struct task *t, struct task_spec *spec, struct task **ret,
+                              bool *ret_joined, struct err *err)
+{
+    if (t->prompt.sha256[0] == '\0' && spec->take_refusal == NULL)
+        task_take_prompt(t, spec->take_prompt); /* just found in the store: its record will tell */
+    else if (strcmp(t->prompt.sha256, spec->take_prompt->sha256) != 0)
+        return err_set(err, ERR_EXISTS, "task %s has another prompt", t->id);
+    prompt_done(spec->take_prompt);
+    failure_free(spec->take_refusal);
+    task_mirror_hurry(t);
+    *ret_joined = true;
+    *ret = task_ref(t);
+    return ERR_OK;
+}
+
+static enum err_code hub_may_create(struct task_hub *h, const struct task_spec *spec,
+                                    struct err *err)
+{
+    if (h->draining)
+        return err_set(err, ERR_UNAVAILABLE, "stopping");
+    if (supervisor_state(h->options.supervisor) == SUPERVISOR_GAVE_UP)
+        return err_set(err, ERR_UNAVAILABLE, "ComfyUI exited too often");
+    unsigned waiting = h->count[PLACE_WAITING] + h->count[PLACE_CLAIMING] - h->mirrors;
+    unsigned places = hub_may_submit(h) ? h->options.max_concurrency - h->count[PLACE_ACTIVE] : 0;
+    if (!spec->waits && waiting >= h->options.max_queue + places)
+        return err_set(err, ERR_BUSY, "%u tasks wait already", waiting);
+    return ERR_OK;
+}
+
+static struct task *hub_add(struct task_hub *h, struct task_spec *spec)
+{
+    struct task *t = task_new(h, spec);
+    list_add(bucket_of(h, slice_of(t->id)), &t->bucket);
+    return t;
+}
+
+enum err_code task_hub_create(struct task_hub *h, struct task_spec *spec, struct task **ret,
+                              bool *ret_joined, struct err *err)
+{
+    struct task *t = task_hub_find(h, slice_of(spec->id));
+    if (t != NULL)
+        return hub_join(t, spec, ret, ret_joined, err);
+    enum err_code code = hub_may_create(h, spec, err);
+    if (code != ERR_OK)
+        return code;
+    if (h->options.folder_per_task && spec->take_refusal == NULL &&
+        prompt_set_folder(spec->take_prompt, spec->id) != ERR_OK)
+        return err_set(err, ERR_BUSY, "the prompt does not fit into memory");
+    t = hub_add(h, spec);
+    *ret = task_ref(t);
+    *ret_joined = false;
+    if (t->given) {
+        task_claim_start(t);
+    } else {
+        task_store_first(t);
+        task_hub_enqueue(h, t);
+    }
+    return ERR_OK;
+}
+
+struct task *task_of_record(struct task_hub *h, const char *id, struct slice text)
+{
+    struct record r;
+    struct task_spec spec = {.id = id, .given = true, .request_id = ""};
+    struct prompt none;
+    if (record_parse(&r, text, NULL) != ERR_OK)
+        return NULL;
+    prompt_init_empty(&none);
+    spec.take_prompt = &none;
+    struct task *t = task_new(h, &spec);
+    struct blob *copy = blob_new(text);
+    (void)uv_timer_stop(&t->timer);
+    t->state = STATE_ENDED;
+    t->stored = true;
+    if (record_parse(&r, blob_slice(copy), NULL) == ERR_OK)
+        task_show_record(t, &r, copy);
+    blob_unref(copy);
+    return t;
+}
+
+void task_hub_adopt(struct task_hub *h, const char *id)
+{
+    struct prompt none;
+    struct task_spec spec = {.id = id, .given = true, .request_id = "", .take_prompt = &none};
+    if (task_hub_find(h, slice_of(id)) != NULL || h->draining || h->mirrors >= HUB_MIRRORS_MAX)
+        return;
+    prompt_init_empty(&none);
+    struct task *t = hub_add(h, &spec);
+    t->adopted = true;
+    task_mirror_start(t, 0);
+}
+
+/* Its news are first-hand, or those of a view that goes on anyway. One that still asks the store
+ * whether it may run is no news, and watching a mirror would keep it ready to take over. */
+static bool hub_can_be_watched(const struct task *t)
+{
+    return t->state != STATE_CLAIMING && (t->state != STATE_MIRROR || t->adopted);
+}
+
+enum err_code task_hub_follow(struct task_hub *h, const char *id, struct task **ret,
+                              struct err *err)
+{
+    struct prompt none;
+    struct task_spec spec = {.id = id, .given = true, .request_id = "", .take_prompt = &none};
+    struct task *t = hub_find(h, slice_of(id), false);
+    if (t == NULL || !hub_can_be_watched(t))
+        t = hub_find(h, slice_of(id), true);
+    if (t == NULL && h->draining)
+        return err_set(err, ERR_UNAVAILABLE, "stopping");
+    if (t == NULL && h->mirrors >= HUB_MIRRORS_MAX)
+        return err_set(err, ERR_BUSY, "%u tasks are followed already", h->mirrors);
+    if (t == NULL) {
+        prompt_init_empty(&none);
+        t = hub_add(h, &spec);
+        t->follows = true;
+        task_mirror_start(t, 0);
+    }
+    *ret = task_ref(t);
+    return ERR_OK;
+}
+
+bool task_hub_is_draining(const struct task_hub *h)
+{
+    return h->draining;
+}
+
+void task_hub_count_mirror(struct task_hub *h, int by)
+{
+    h->mirrors = by > 0 ? h->mirrors + 1 : h->mirrors - 1;
+}
+
+int task_hub_position(const struct task_hub *h, const struct task *t)
+{
+    int position = 0;
+    LIST_FOREACH (node, &h->list[PLACE_WAITING]) {
+        if (CONTAINER_OF(node, struct task, link) == t)
+            return position;
+        position++;
+    }
+    return -1;
+}
+
+/* How ComfyUI ended the last time, if it did. */
+static void add_exit(struct failure *f, const struct supervisor_exit *exit)
+{
+    if (!exit->happened)
+        return;
+    buf_adds(&f->json, ",\"exit\":{");
+    if (exit->signal != 0)
+        buf_addf(&f->json, "\"signal\":%d", exit->signal);
+    else
+        buf_addf(&f->json, "\"code\":%d", exit->code);
+    buf_addf(&f->json, ",\"out_of_memory\":%s}", exit->out_of_memory ? "true" : "false");
+    failure_add_text(f, "log_tail", exit->log_tail);
+}
+
+/* --- time ------------------------------------------------------------------------------------ */
+
+static void hub_fail_late_starts(struct task_hub *h)
+{
+    uint64_t now = clock_mono_ms();
+    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_WAITING]) {
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        uint64_t since = t->queued_at > h->closed_at ? t->queued_at : h->closed_at;
+        if (now - since < h->options.startup_timeout_ms)
+            continue;
+        const struct supervisor_exit *exit = supervisor_last_exit(h->options.supervisor);
+        struct failure *f =
+            failure_new(FAILURE_STARTING, "ComfyUI did not answer within STARTUP_TIMEOUT");
+        add_exit(f, exit);
+        task_finish(t, TASK_FAILED, f);
+    }
+}
+
+static void hub_store_again(struct task_hub *h)
+{
+    if (clock_mono_ms() - h->stored_again_at < HUB_STORE_AGAIN_MS)
+        return;
+    h->stored_again_at = clock_mono_ms();
+    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_STORING]) {
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        if (t->store_failed)
+            task_store_again(t);
+    }
+}
+
+static void hub_on_tick(uv_timer_t *timer)
+{
+    struct task_hub *h = timer->data;
+    if (h->closed_at != 0)
+        hub_fail_late_starts(h);
+    hub_store_again(h);
+    uint64_t now = clock_mono_ms();
+    for (unsigned place = PLACE_WAITING; place <= PLACE_ACTIVE; place++)
+        LIST_FOREACH_SAFE (node, next, &h->list[place])
+            task_lease_tick(CONTAINER_OF(node, struct task, link), now);
+    if (h->count[PLACE_STORING] + h->count[PLACE_WAITING] + h->count[PLACE_ACTIVE] > 0)
+        hub_want_tick(h);
+}
+
+void task_hub_thaw(struct task_hub *h, uint64_t gap_ms)
+{
+    if (h->closed_at != 0)
+        h->closed_at += gap_ms;
+    for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
+        LIST_FOREACH (node, &h->list[place])
+            task_put_off(CONTAINER_OF(node, struct task, link), gap_ms);
+}
+
+/* --- news ------------------------------------------------------------------------------------ */
+
+static struct failure *died_failure(const struct task_hub *h)
+{
+    const struct supervisor_exit *exit = supervisor_last_exit(h->options.supervisor);
+    struct failure *f = failure_new(FAILURE_COMFYUI_DIED, "%s",
+                                    exit->happened ? exit->reason : "ComfyUI does not answer");
+    add_exit(f, exit);
+    return f;
+}
+
+/* A task may leave the list while it is walked, but only the one that is being told. */
+static void hub_fate(struct task_hub *h, struct list_node *list,
+                     struct failure *(*make)(const struct task_hub *h))
+{
+    LIST_FOREACH_SAFE (node, next, list)
+        task_take_fate(CONTAINER_OF(node, struct task, link), make(h));
+}
+
+static struct failure *gave_up_failure(const struct task_hub *h)
+{
+    const struct supervisor_exit *exit = supervisor_last_exit(h->options.supervisor);
+    struct failure *f =
+        failure_new(FAILURE_GAVE_UP, "ComfyUI exited too often and is not started any more%s%s",
+                    exit->happened ? "; the last time: " : "", exit->happened ? exit->reason : "");
+    add_exit(f, exit);
+    return f;
+}
+
+static struct failure *stopping_failure(const struct task_hub *h)
+{
+    (void)h;
+    return failure_new(FAILURE_STOPPING, "the service is stopping");
+}
+
+void task_hub_on_state(struct task_hub *h, enum supervisor_state now)
+{
+    if (now == SUPERVISOR_READY)
+        return;
+    if (now != SUPERVISOR_STARTING) /* what it had in its hands died with it */
+        hub_fate(h, &h->list[PLACE_ACTIVE], died_failure);
+    if (now == SUPERVISOR_GAVE_UP) {
+        hub_fate(h, &h->list[PLACE_WAITING], gave_up_failure);
+        hub_fate(h, &h->list[PLACE_ACTIVE], gave_up_failure);
+    }
+}
+
+void task_hub_on_link(struct task_hub *h, bool open)
+{
+    h->closed_at = open ? 0 : clock_mono_ms();
+    if (!open) {
+        if (h->count[PLACE_WAITING] > 0)
+            hub_want_tick(h);
+        LIST_FOREACH_SAFE (node, next, &h->list[PLACE_ACTIVE]) {
+            struct task *t = CONTAINER_OF(node, struct task, link);
+            t->missed = true;
+            t->look_ms = 0; /* soon: however long the pauses were while news could come */
+            task_step(t);
+        }
+        return;
+    }
+    LIST_FOREACH (node, &h->list[PLACE_WAITING]) {
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        if (t->open_at == 0)
+            t->open_at = clock_mono_ms();
+    }
+    task_hub_pump(h);
+}
+
+static struct task *hub_task_of(struct task_hub *h, struct slice prompt_id)
+{
+    if (h->last != NULL && h->last->id_known && json_string_is(prompt_id, h->last->prompt_id))
+        return h->last;
+    LIST_FOREACH (node, &h->list[PLACE_ACTIVE]) {
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        if (t->prompt_id[0] != '\0' && json_string_is(prompt_id, t->prompt_id))
+            return t;
+    }
+    return NULL;
+}
+
+void task_hub_left_unknown(struct task_hub *h)
+{
+    h->unknown_link = comfy_link(h->options.comfy);
+}
+
+/* An id that nobody has: the version chooses ids itself, the run was faster than our reading of the
+ * answer, or the answer was lost. Only one submission is under way then. But if an earlier one was
+ * given up without its id, the event may be about that one. */
+static struct task *hub_adopt(struct task_hub *h, const struct event *e)
+{
+    if (comfy_takes_ids(h->options.comfy) || e->prompt_id.len - 2 > TASK_PROMPT_ID_MAX)
+        return NULL;
+    LIST_FOREACH (node, &h->list[PLACE_ACTIVE]) {
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        if (!task_awaits_id(t) || t->guessed || e->type != EVENT_START)
+            continue;
+        if (h->unknown_link == comfy_link(h->options.comfy)) {
+            t->missed = true;
+            continue;
+        }
+        t->guessed = true;
+        t->id_known = t->state == STATE_LOOKING;
+        (void)snprintf(t->prompt_id, sizeof(t->prompt_id), "%.*s", (int)e->prompt_id.len - 2,
+                       e->prompt_id.ptr + 1);
+        return t;
+    }
+    return NULL;
+}
+
+void task_hub_on_event(struct task_hub *h, const struct event *e)
+{
+    if (e->prompt_id.len > 0) {
+        struct task *t = hub_task_of(h, e->prompt_id);
+        if (t == NULL)
+            t = hub_adopt(h, e);
+        h->last = t;
+        if (t != NULL)
+            task_on_event(t, e);
+        return;
+    }
+    if (e->type == EVENT_STATUS)
+        return; /* counts everybody's prompts: no news of ours */
+    /* A preview without an id is of the prompt that executes: the one of the last event. */
+    static const struct event sign_of_life = {.type = EVENT_OTHER};
+    const struct task *of = h->last;
+    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_ACTIVE]) {
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        task_on_event(t, e->type == EVENT_PREVIEW && t != of ? &sign_of_life : e);
+    }
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+void task_hub_drain(struct task_hub *h, void (*drained)(void *ctx), void *ctx)
+{
+    h->draining = true;
+    h->drained = drained;
+    h->drained_ctx = ctx;
+    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_CLAIMING]) { /* nobody waits for these */
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        if ((t->adopted || t->follows) && t->state == STATE_MIRROR)
+            task_take_fate(t, stopping_failure(h));
+    }
+    hub_look_if_drained(h);
+}
+
+void task_hub_end_all(struct task_hub *h)
+{
+    for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
+        hub_fate(h, &h->list[place], stopping_failure);
+}

@@ -1,0 +1,131 @@
+/* An owner shows that it lives by letting the record's revision grow; whoever sees it stand still
+ * for a lease may take the task over. So an owner that could not write for half a lease (frozen, or
+ * its store was away) may not be the owner any more, and writes nothing until it has looked whether
+ * <id>~end.<n> exists, and looks again for a while: whoever found it dead may be about to create
+ * that. Writes that are on their way carry the moment at which that half is over:
+ * a worker that thaws with one in its hands drops it.
+ *
+ * Here too: wishes of other processes (<id>~ctl). The document is made by the owner, so that no
+ * file system remembers for a minute that it is missing. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+
+static uint64_t lease_ms(const struct task *t)
+{
+    return task_hub_options(t->hub)->lease_ms;
+}
+
+uint64_t task_lease_end(const struct task *t)
+{
+    return t->verified_at + lease_ms(t) / 2;
+}
+
+bool task_lease_holds(const struct task *t)
+{
+    return clock_mono_ms() < task_lease_end(t);
+}
+
+static void lease_run(struct task *t, void (*done)(struct store_op *op))
+{
+    t->lease_op.deadline_ms = TASK_CLAIM_MS;
+    t->lease_op.done = done;
+    t->lease_op.ctx = t;
+    t->lease_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, &t->lease_op);
+}
+
+/* --- is it still ours? ----------------------------------------------------------------------- */
+
+static void lease_on_verified(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    enum err_code result = op->doc[0].result;
+    t->lease_busy = false;
+    if (result == ERR_NOT_FOUND) {
+        t->verified_at = op->started_ms;
+    } else if (result == ERR_OK) {
+        blob_unref(op->doc[0].value);
+        task_supersede(t);
+    }
+    closer_release(&t->closer);
+}
+
+static void lease_verify(struct task *t)
+{
+    t->lease_op = (struct store_op){.n = 1};
+    t->lease_op.doc[0].verb = STORE_GET;
+    (void)snprintf(t->lease_op.doc[0].key, STORE_KEY_MAX + 1, "%s~end.%u", t->id, t->attempt);
+    lease_run(t, lease_on_verified);
+}
+
+/* --- wishes ---------------------------------------------------------------------------------- */
+
+/* {"cancel": {"attempt": n, …}}: that attempt is not wanted any more, nor those that follow it
+ * without anybody having asked again (after a crash, after a takeover). */
+static void ctl_obey(struct task *t, struct slice text)
+{
+    struct slice value;
+    int64_t attempt;
+    const struct json_limits limits = {.depth = JSON_DEPTH_MAX};
+    if (json_check(text, &limits, NULL, NULL) == ERR_OK &&
+        json_get_path(json_trim(text), &value, "cancel", "attempt", (char *)NULL) &&
+        json_to_i64(value, &attempt) && attempt >= (int64_t)t->wished_from)
+        task_cancel(t, "cancelled by a request to another instance");
+}
+
+static void ctl_on_done(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    const struct store_doc *doc = &op->doc[0];
+    t->lease_busy = false;
+    if (doc->result == ERR_OK || doc->result == ERR_EXISTS)
+        t->ctl_made = true;
+    if (doc->verb == STORE_GET && doc->result == ERR_OK) {
+        ctl_obey(t, blob_slice(doc->value));
+        blob_unref(doc->value);
+    }
+    closer_release(&t->closer);
+}
+
+static void ctl_look(struct task *t)
+{
+    struct store_doc *doc = &t->lease_op.doc[0];
+    t->lease_op = (struct store_op){.n = 1};
+    doc->verb = t->ctl_made ? STORE_GET : STORE_CREATE;
+    (void)snprintf(doc->key, sizeof(doc->key), "%s~ctl", t->id);
+    if (!t->ctl_made)
+        doc->value = blob_new(SLICE("{}"));
+    lease_run(t, ctl_on_done);
+}
+
+/* --- the tick -------------------------------------------------------------------------------- */
+
+void task_lease_tick(struct task *t, uint64_t now)
+{
+    if (t->live_record.wrote_at > t->verified_at)
+        t->verified_at = t->live_record.wrote_at;
+    bool holds = task_lease_holds(t);
+    if (!holds)
+        t->suspect_until =
+            now + (uint64_t)3 * TASK_CLAIM_MS; /* a follower's look, prompt and fence */
+    if (!t->lease_busy &&
+        (!holds || (now < t->suspect_until && now - t->asked_at >= lease_ms(t) / 6))) {
+        t->asked_at = now;
+        lease_verify(t);
+    }
+    if (!holds)
+        return;
+    if (t->live_due || now - t->beat_at >= lease_ms(t) / 6) {
+        if (!t->live_due)
+            task_beat(t);
+        task_store_live(t);
+    }
+    uint64_t every = t->state == STATE_WAITING ? 2 * TASK_CTL_MS : TASK_CTL_MS;
+    if (!t->lease_busy && now - t->queued_at >= TASK_CTL_AFTER_MS && now - t->ctl_at >= every) {
+        t->ctl_at = now;
+        ctl_look(t);
+    }
+}

@@ -1,0 +1,341 @@
+/* Looking: what history and queue say of a prompt. And cancelling, which is looking with a wish.
+ *
+ * A prompt that is in neither is looked for in the history once more: it moves from one to the
+ * other between two reads. Then it was deleted, or its ComfyUI is gone. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+
+uint64_t task_retry_ms(unsigned tries)
+{
+    uint64_t ms = TASK_RETRY_MS;
+    while (tries-- > 0 && ms < TASK_RETRY_MAX_MS)
+        ms *= 2;
+    return ms < TASK_RETRY_MAX_MS ? ms : TASK_RETRY_MAX_MS;
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+/* Does the token contain it? */
+static bool says(struct slice token, const char *what)
+{
+    return memmem(token.ptr, token.len, what, strlen(what)) != NULL;
+}
+
+struct failure *task_node_failure(struct task *t, struct slice data)
+{
+    char detail[512] = "a node raised an exception";
+    struct slice value;
+    if (data.len == 0)
+        return failure_new(FAILURE_NODE, "ComfyUI ended the prompt with an error");
+    if (json_get(data, "exception_message", &value))
+        failure_detail_of(value, detail, detail, sizeof(detail));
+    enum failure_code code = FAILURE_NODE;
+    if (json_get(data, "exception_type", &value) && json_kind(value) == JSON_STRING &&
+        says(value, "OutOfMemory"))
+        code = FAILURE_OUT_OF_MEMORY;
+    struct failure *f = failure_new(code, "%s", detail);
+    static const char *const members[][2] = {
+        {"node_id", "node_id"},
+        {"node_type", "class_type"},
+        {"exception_type", "exception_type"},
+        {"traceback", "traceback"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(members); i++)
+        if (json_get(data, members[i][0], &value))
+            failure_add_json(f, members[i][1], value);
+    (void)t;
+    return f;
+}
+
+static void task_settle_success(struct task *t)
+{
+    if (t->wish != NULL && !failure_is_cancel(t->wish->code)) {
+        struct failure *f = t->wish;
+        t->wish = NULL;
+        task_finish(t, TASK_FAILED, f);
+        return;
+    }
+    task_collect_start(t);
+}
+
+static void task_settle_failure(struct task *t, struct failure *take_failure)
+{
+    struct failure *f = take_failure;
+    if (t->wish != NULL) { /* it ended because we made it end */
+        failure_free(f);
+        f = t->wish;
+        t->wish = NULL;
+    }
+    ASSERT(f != NULL);
+    if (f->code == FAILURE_OUT_OF_MEMORY && task_try_again(t, f)) {
+        failure_free(f);
+        return;
+    }
+    task_finish(t, failure_is_cancel(f->code) ? TASK_CANCELLED : TASK_FAILED, f);
+}
+
+void task_settle(struct task *t, const struct history *h)
+{
+    uint64_t now_s = clock_wall_ms() / 1000;
+    bool success = h->end == HISTORY_SUCCESS;
+    if (h->cached.len > 0) {
+        struct event cached = {.type = EVENT_CACHED, .nodes = h->cached};
+        (void)progress_apply(&t->progress, &cached, now_s);
+    }
+    progress_reconcile(&t->progress, h->outputs, h->meta, success, now_s);
+    task_changed(t);
+    if (t->over_at == 0)
+        t->over_at = clock_mono_ms();
+    if (success)
+        task_settle_success(t);
+    else if (h->end == HISTORY_INTERRUPTED)
+        task_settle_failure(
+            t, failure_new(FAILURE_INTERRUPTED, "the prompt was interrupted in ComfyUI"));
+    else
+        task_settle_failure(t, task_node_failure(t, h->last));
+}
+
+bool task_settle_by_news(struct task *t)
+{
+    if (t->missed || !t->id_known || t->state >= STATE_COLLECTING)
+        return false;
+    if (t->saw_success) {
+        task_settle_success(t);
+        return true;
+    }
+    if (t->told != NULL && t->over) {
+        struct failure *f = t->told;
+        t->told = NULL;
+        task_settle_failure(t, f);
+        return true;
+    }
+    return false;
+}
+
+/* --- looking --------------------------------------------------------------------------------- */
+
+static void look_ask(struct task *t, enum look_step step)
+{
+    struct comfy *c = task_hub_options(t->hub)->comfy;
+    t->look = step;
+    task_expect_answer(t);
+    if (step == LOOK_QUEUE)
+        comfy_get_queue(c, &t->req);
+    else
+        comfy_get_history(c, &t->req, t->prompt_id);
+}
+
+void task_look_start(struct task *t)
+{
+    t->state = STATE_LOOKING;
+    t->timer_fired = false;
+    t->look_tries = 0;
+    look_ask(t, LOOK_HISTORY);
+}
+
+static void look_failed(struct task *t, const char *what)
+{
+    if (++t->look_tries < TASK_LOOK_TRIES_MAX) {
+        t->look = LOOK_PAUSE;
+        t->timer_fired = false;
+        task_set_timer(t, task_retry_ms(t->look_tries));
+        return;
+    }
+    if (!task_settle_by_news(t))
+        task_settle_failure(t, failure_new(FAILURE_COMFYUI_GARBAGE,
+                                           "ComfyUI does not tell how the prompt ended: %s", what));
+}
+
+static void look_still_there(struct task *t, enum queue_place place)
+{
+    t->state = STATE_RUNNING;
+    t->over = false; /* whatever was taken for its end was not */
+    t->look_ms = t->look_ms == 0 ? 1 : t->look_ms * 2;
+    if (place == QUEUE_PENDING)
+        t->news_at = clock_mono_ms(); /* others run; that is no silence of ours */
+}
+
+static void look_absent(struct task *t)
+{
+    if (task_settle_by_news(t))
+        return;
+    if (t->post_lost && t->id_known && t->status == TASK_PREPARING &&
+        t->submits < TASK_SUBMITS_MAX && t->wish == NULL &&
+        comfy_is_open(task_hub_options(t->hub)->comfy)) {
+        task_submit(t); /* it was never taken */
+        return;
+    }
+    if (t->doubt != NULL) {
+        struct failure *f = t->doubt;
+        t->doubt = NULL;
+        task_settle_failure(t, f);
+        return;
+    }
+    task_settle_failure(t, failure_new(FAILURE_PROMPT_LOST,
+                                       "the prompt is neither in ComfyUI's queue nor in its "
+                                       "history: deleted there, or ComfyUI was restarted"));
+}
+
+static void look_at_history(struct task *t, struct slice body)
+{
+    struct history h;
+    struct err err;
+    if (history_parse(&h, body, t->prompt_id, &err) != ERR_OK)
+        look_failed(t, err.msg);
+    else if (h.end != HISTORY_NONE)
+        task_settle(t, &h);
+    else if (t->look == LOOK_HISTORY)
+        look_ask(t, LOOK_QUEUE);
+    else
+        look_absent(t);
+}
+
+static void look_at_queue(struct task *t, struct slice body)
+{
+    enum queue_place place;
+    struct err err;
+    if (queue_parse(&place, body, t->prompt_id, &err) != ERR_OK)
+        look_failed(t, err.msg);
+    else if (place == QUEUE_ABSENT)
+        look_ask(t, LOOK_HISTORY_AGAIN);
+    else
+        look_still_there(t, place);
+}
+
+void task_look_step(struct task *t)
+{
+    char what[256];
+    if (t->look == LOOK_PAUSE) {
+        if (t->wish != NULL)
+            task_cancel_start(t);
+        else if (t->timer_fired || t->over)
+            look_ask(t, LOOK_HISTORY);
+        t->timer_fired = false;
+        return;
+    }
+    if (!t->answered)
+        return;
+    t->answered = false;
+    if (t->answer_err.code != ERR_OK) {
+        look_failed(t, t->answer_err.msg);
+    } else if (t->req.status != 200) {
+        (void)snprintf(what, sizeof(what), "status %d", t->req.status);
+        look_failed(t, what);
+    } else {
+        struct buf body = comfy_request_take_body(&t->req); /* it is used again while it is read */
+        if (t->look == LOOK_QUEUE)
+            look_at_queue(t, buf_slice(&body));
+        else
+            look_at_history(t, buf_slice(&body));
+        buf_done(&body);
+    }
+}
+
+/* --- cancelling ------------------------------------------------------------------------------ */
+
+/* Delete it from the queue; interrupt only while the queue says that this very prompt runs (older
+ * versions interrupt whatever runs); then wait for its end as usual. An interrupt can be lost: it
+ * is repeated. What does not stop is condemned. */
+static void cancel_ask(struct task *t, enum cancel_step step)
+{
+    struct comfy *c = task_hub_options(t->hub)->comfy;
+    t->cancel = step;
+    task_expect_answer(t);
+    if (step == CANCEL_DELETE)
+        comfy_delete_pending(c, &t->req, t->prompt_id);
+    else if (step == CANCEL_LOOK)
+        comfy_get_queue(c, &t->req);
+    else if (step == CANCEL_INTERRUPT)
+        comfy_interrupt(c, &t->req, t->prompt_id);
+    else
+        comfy_get_history(c, &t->req, t->prompt_id);
+}
+
+void task_cancel_start(struct task *t)
+{
+    t->state = STATE_CANCELLING;
+    t->cancel_at = clock_mono_ms();
+    t->interrupt_at = 0;
+    cancel_ask(t, CANCEL_DELETE);
+}
+
+static void cancel_pause(struct task *t)
+{
+    t->cancel = CANCEL_PAUSE;
+    t->timer_fired = false;
+    task_wake_in(t,
+                 TASK_DEAF_LOOK_MS); /* also when its time is over: that is why it is cancelled */
+}
+
+static void cancel_at_queue(struct task *t, struct slice body)
+{
+    enum queue_place place;
+    if (queue_parse(&place, body, t->prompt_id, NULL) != ERR_OK) {
+        cancel_pause(t);
+    } else if (place == QUEUE_PENDING) {
+        cancel_pause(t);
+    } else if (place == QUEUE_ABSENT) {
+        cancel_ask(t, CANCEL_HISTORY);
+    } else if (t->interrupt_at == 0 ||
+               clock_mono_ms() - t->interrupt_at >= TASK_INTERRUPT_AGAIN_MS) {
+        t->interrupt_at = clock_mono_ms();
+        cancel_ask(t, CANCEL_INTERRUPT);
+    } else {
+        cancel_pause(t);
+    }
+}
+
+static void cancel_at_history(struct task *t, struct slice body)
+{
+    struct history h;
+    if (history_parse(&h, body, t->prompt_id, NULL) != ERR_OK)
+        cancel_pause(t);
+    else if (h.end != HISTORY_NONE)
+        task_settle(t, &h);
+    else
+        task_settle_failure(t, NULL); /* deleted: it leaves no trace */
+}
+
+static void cancel_overdue(struct task *t)
+{
+    supervisor_condemn(task_hub_options(t->hub)->supervisor,
+                       "a prompt that was to stop did not stop");
+    task_settle_failure(t, NULL);
+}
+
+static void cancel_answered(struct task *t)
+{
+    struct buf body = comfy_request_take_body(&t->req);
+    bool usable = t->answer_err.code == ERR_OK && t->req.status == 200;
+    if (!usable)
+        cancel_pause(t);
+    else if (t->cancel == CANCEL_DELETE)
+        cancel_ask(t, CANCEL_LOOK);
+    else if (t->cancel == CANCEL_LOOK)
+        cancel_at_queue(t, buf_slice(&body));
+    else if (t->cancel == CANCEL_INTERRUPT)
+        cancel_pause(t);
+    else
+        cancel_at_history(t, buf_slice(&body));
+    buf_done(&body);
+}
+
+void task_cancel_step(struct task *t)
+{
+    if (clock_mono_ms() - t->cancel_at >= TASK_CANCEL_MS) {
+        cancel_overdue(t);
+        return;
+    }
+    if (t->cancel == CANCEL_PAUSE) {
+        if (t->timer_fired || t->over)
+            cancel_ask(t, CANCEL_DELETE);
+        t->timer_fired = false;
+        return;
+    }
+    if (!t->answered)
+        return;
+    t->answered = false;
+    cancel_answered(t);
+}

@@ -1,0 +1,395 @@
+/* A task that another process runs, as the store tells it. The record is read again and again; when
+ * it says that the task has ended, so has this one. When the record stands still for a lease
+ * (measured by our own clock from our own last look at something new), its owner is dead or frozen:
+ *
+ *     LOOK ─ stands still ─► PROMPT (what it was to run: in the claim, or beside it)
+ *       ▲                      │ found, attempts left      │ not
+ *       │                      ▼                           ▼
+ *       │                    FENCE: create <id>~end.<n>   end it as failed (which creates the same)
+ *       │                      │ created    │ exists
+ *       │                      ▼            ▼
+ *       │                  claim n + 1     END: read it: a record is the end; a mark of somebody
+ *       └── superseded by another ◄────────  who takes over: claim n + 1 too, one of us gets it
+ *
+ * An owner that thaws finds <id>~end.<n> taken and never writes again.
+ *
+ * A view for who only looks on (task_hub_follow()) stays in LOOK whatever happens to the owner, and
+ * ends as refused when there is nothing to be seen. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+
+static void mirror_run(struct task *t, void (*done)(struct store_op *op))
+{
+    t->look_op.deadline_ms = TASK_CLAIM_MS;
+    t->look_op.done = done;
+    t->look_op.ctx = t;
+    t->look_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, &t->look_op);
+}
+
+static void mirror_get(struct task *t, const char *what, unsigned attempt,
+                       void (*done)(struct store_op *op))
+{
+    t->look_op = (struct store_op){.n = 1};
+    t->look_op.doc[0].verb = STORE_GET;
+    if (attempt > 0)
+        (void)snprintf(t->look_op.doc[0].key, STORE_KEY_MAX + 1, "%s~%s.%u", t->id, what, attempt);
+    else
+        (void)snprintf(t->look_op.doc[0].key, STORE_KEY_MAX + 1, "%s~%s", t->id, what);
+    mirror_run(t, done);
+}
+
+static void mirror_pause(struct task *t, bool changed)
+{
+    uint64_t unwatched_ms = task_hub_options(t->hub)->lease_ms / 4;
+    t->mirror = MIRROR_PAUSE;
+    t->poll_ms = changed ? TASK_MIRROR_MS : t->poll_ms + t->poll_ms / 2;
+    if (t->poll_ms > TASK_MIRROR_MAX_MS)
+        t->poll_ms = TASK_MIRROR_MAX_MS;
+    /* Every process follows every task in the store: those that nobody waits for must not be read
+     * many times a second by each of them. */
+    bool idle = !task_has_watch(t) && t->fate == NULL && unwatched_ms > t->poll_ms;
+    task_wake_in(t, idle ? unwatched_ms : t->poll_ms);
+}
+
+void task_mirror_hurry(struct task *t)
+{
+    if (t->state == STATE_MIRROR && t->mirror == MIRROR_PAUSE)
+        task_wake_in(t, 1);
+}
+
+static void mirror_leave(struct task *t)
+{
+    task_hub_count_mirror(t->hub, -1);
+}
+
+/* Called first by each answer. True: the hub gave the task up meanwhile. */
+static bool mirror_is_over(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    t->look_busy = false;
+    if (t->state == STATE_MIRROR)
+        return false;
+    if (op->doc[0].verb == STORE_GET)
+        blob_unref(op->doc[0].value);
+    closer_release(&t->closer);
+    return true;
+}
+
+static bool mirror_is_wanted(const struct task *t)
+{
+    return t->adopted || task_has_watch(t);
+}
+
+/* --- taking over ----------------------------------------------------------------------------- */
+
+/* Revisions only grow, also when the record of the attempt in between was never seen. */
+static uint64_t mirror_next_rev(const struct task *t)
+{
+    return (t->rev > t->seen_rev ? t->rev : t->seen_rev) + 1;
+}
+
+static void mirror_claim(struct task *t)
+{
+    const struct log_field fields[] = {{"task", slice_of(t->id)}, {NULL, SLICE_EMPTY}};
+    log_fields(LOG_WARN, "task", fields, "its owner is dead: taking it over as attempt %u",
+               t->seen_attempt + 1);
+    mirror_leave(t);
+    t->attempt = t->seen_attempt + 1;
+    t->wished_from = t->seen_attempt;
+    t->rev = mirror_next_rev(t);
+    task_begin_again(t);
+    task_claim_start(t);
+}
+
+static void mirror_conclude(struct task *t)
+{
+    mirror_leave(t);
+    t->attempt = t->seen_attempt;
+    t->rev = mirror_next_rev(t);
+    task_finish(t, TASK_FAILED,
+                failure_new(FAILURE_OWNER_DIED, "the instance that ran the task died with it"));
+}
+
+/* {"superseded": …}, and not a record of an end. */
+static bool is_marker(struct slice text)
+{
+    struct slice value;
+    const struct json_limits limits = {.depth = JSON_DEPTH_MAX};
+    return json_check(text, &limits, NULL, NULL) == ERR_OK &&
+           json_get(json_trim(text), "superseded", &value);
+}
+
+static void mirror_show(struct task *t, const struct record *r, struct blob *text)
+{
+    mirror_leave(t);
+    task_show_record(t, r, text);
+    task_shown_end(t);
+}
+
+static void mirror_compare(struct task *t, struct blob *end);
+
+static void mirror_on_end_read(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    struct blob *text = op->doc[0].value;
+    struct record r;
+    if (mirror_is_over(op))
+        return;
+    if (op->doc[0].result != ERR_OK)
+        mirror_pause(t, false);
+    else if (is_marker(blob_slice(text)) && t->lost)
+        task_mirror_follow(t, t->seen_attempt + 1);
+    else if (is_marker(blob_slice(text)))
+        mirror_claim(t);
+    else if (record_parse(&r, blob_slice(text), NULL) == ERR_OK)
+        mirror_compare(t, text);
+    else
+        mirror_pause(t, false);
+    if (op->doc[0].result == ERR_OK)
+        blob_unref(text);
+    closer_release(&t->closer);
+}
+
+static void mirror_on_fenced(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    enum err_code result = op->doc[0].result;
+    if (mirror_is_over(op))
+        return;
+    if (result == ERR_OK) {
+        mirror_claim(t);
+    } else if (result == ERR_EXISTS) {
+        t->mirror = MIRROR_END;
+        mirror_get(t, "end", t->seen_attempt, mirror_on_end_read);
+    } else {
+        mirror_pause(t, false);
+    }
+    closer_release(&t->closer);
+}
+
+static void mirror_fence(struct task *t)
+{
+    struct buf text;
+    t->mirror = MIRROR_FENCE;
+    t->look_op = (struct store_op){.n = 1};
+    t->look_op.doc[0].verb = STORE_CREATE;
+    (void)snprintf(t->look_op.doc[0].key, STORE_KEY_MAX + 1, "%s~end.%u", t->id, t->seen_attempt);
+    buf_init(&text, SIZE_MAX);
+    task_claim_marker(t, &text);
+    t->look_op.doc[0].value = blob_new(buf_slice(&text));
+    buf_done(&text);
+    mirror_run(t, mirror_on_fenced);
+}
+
+static void mirror_on_prompt(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    struct blob *text = op->doc[0].value;
+    bool claim = strstr(op->doc[0].key, "~run.") != NULL;
+    enum err_code result = op->doc[0].result;
+    if (mirror_is_over(op))
+        return;
+    bool found = result == ERR_OK && task_claim_read_prompt(t, blob_slice(text), NULL) == ERR_OK;
+    if (found && clock_mono_ms() - op->started_ms >= task_hub_options(t->hub)->lease_ms / 4)
+        mirror_pause(t, true); /* we were frozen ourselves: the owner may have written since */
+    else if (found)
+        mirror_fence(t);
+    else if (result == ERR_OK && claim)
+        mirror_get(t, "prompt", 0, mirror_on_prompt);
+    else if (result == ERR_OK || result == ERR_NOT_FOUND)
+        mirror_conclude(t);
+    else
+        mirror_pause(t, false);
+    if (result == ERR_OK)
+        blob_unref(text);
+    closer_release(&t->closer);
+}
+
+static void mirror_take_over(struct task *t)
+{
+    unsigned max = task_hub_options(t->hub)->max_attempts;
+    if (t->seen_attempt >= max) {
+        mirror_conclude(t);
+        return;
+    }
+    t->mirror = MIRROR_PROMPT;
+    mirror_get(t, "run", t->seen_attempt, mirror_on_prompt);
+}
+
+/* --- looking --------------------------------------------------------------------------------- */
+
+/* Nothing came of a view's look. True: it was the last one. */
+static bool mirror_gives_up(struct task *t, enum err_code result)
+{
+    if (!t->follows || (t->source != NULL && result != ERR_NOT_FOUND))
+        return false;
+    mirror_leave(t);
+    if (result == ERR_NOT_FOUND)
+        task_refuse(t, ERR_NOT_FOUND, "no task of this id is known");
+    else if (result == ERR_OK)
+        task_refuse(t, ERR_CORRUPT, "the stored record is not what was stored");
+    else
+        task_refuse(t, ERR_UNAVAILABLE, "the store does not answer");
+    return true;
+}
+
+static bool mirror_is_news(const struct task *t, const struct record *r)
+{
+    return r->attempt > t->seen_attempt || (r->attempt == t->seen_attempt && r->rev > t->seen_rev);
+}
+
+/* True: it was the last look. */
+static bool mirror_judge(struct task *t, const struct record *r, struct blob *text)
+{
+    if (t->prompt.sha256[0] != '\0' && !slice_is(r->prompt_sha256, t->prompt.sha256)) {
+        mirror_leave(t);
+        task_refuse(t, ERR_EXISTS, "task %s has another prompt", t->id);
+        return true;
+    }
+    t->seen_attempt = r->attempt;
+    t->seen_rev = r->rev;
+    t->seen_at = clock_mono_ms();
+    bool over =
+        r->status == TASK_SUCCEEDED || r->status == TASK_FAILED || r->status == TASK_CANCELLED;
+    if (over) {
+        mirror_show(t, r, text);
+        return true;
+    }
+    task_show_record(t, r, text);
+    t->change_told = true;
+    later_add(task_hub_later(t->hub), &t->notice);
+    return false;
+}
+
+static void mirror_on_looked(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    enum err_code result = op->doc[0].result;
+    struct blob *text = op->doc[0].value;
+    struct record r;
+    bool over = false;
+    if (mirror_is_over(op))
+        return;
+    bool news = result == ERR_OK && record_parse(&r, blob_slice(text), NULL) == ERR_OK &&
+                mirror_is_news(t, &r);
+    if (news)
+        over = mirror_judge(t, &r, text);
+    else
+        over = mirror_gives_up(t, result);
+    if (result != ERR_OK && result != ERR_NOT_FOUND)
+        t->seen_at = clock_mono_ms(); /* a store that does not answer says nothing of the owner */
+    if (result == ERR_OK)
+        blob_unref(text);
+    if (!over) {
+        /* Up to the moment of asking: we may have been frozen with the answer in our hands. */
+        uint64_t still = op->started_ms > t->seen_at ? op->started_ms - t->seen_at : 0;
+        if (still >= task_hub_options(t->hub)->lease_ms && mirror_is_wanted(t) && !t->follows)
+            mirror_take_over(t);
+        else
+            mirror_pause(t, news);
+    }
+    closer_release(&t->closer);
+}
+
+/* --- an end that the record does not tell ---------------------------------------------------- */
+
+/* Its writer died, or its store failed, between the two. Without this the record would say
+ * "running" for ever. But it may also be that we were frozen and others have gone on since: then
+ * the record is the newer one. */
+static void mirror_on_compared(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    enum err_code result = op->doc[0].result;
+    struct blob *text = op->doc[0].value;
+    struct blob *end = t->end_text;
+    struct record said;
+    struct record r;
+    t->end_text = NULL;
+    if (mirror_is_over(op)) {
+        blob_unref(end);
+        return;
+    }
+    ASSERT(record_parse(&r, blob_slice(end), NULL) == ERR_OK);
+    bool readable = result == ERR_OK && record_parse(&said, blob_slice(text), NULL) == ERR_OK;
+    if (result != ERR_OK && result != ERR_NOT_FOUND) {
+        mirror_pause(t, false);
+    } else if (readable && (said.attempt > r.attempt ||
+                            (said.attempt == r.attempt && task_status_is_end(said.status)))) {
+        t->lost = false;
+        if (!mirror_judge(t, &said, text))
+            mirror_pause(t, true);
+    } else {
+        mirror_leave(t);
+        task_show_record(t, &r, end);
+        task_store_copies(t);
+    }
+    if (result == ERR_OK)
+        blob_unref(text);
+    blob_unref(end);
+    closer_release(&t->closer);
+}
+
+static void mirror_compare(struct task *t, struct blob *end)
+{
+    t->end_text = blob_ref(end);
+    mirror_get(t, "task", 0, mirror_on_compared);
+}
+
+void task_mirror_step(struct task *t)
+{
+    if (t->mirror != MIRROR_PAUSE || !t->timer_fired || t->look_busy)
+        return;
+    t->timer_fired = false;
+    if (t->fate != NULL || !mirror_is_wanted(t)) {
+        mirror_leave(t);
+        task_refuse(t, ERR_UNAVAILABLE, "stopping");
+        return;
+    }
+    t->mirror = MIRROR_LOOK;
+    mirror_get(t, "task", 0, mirror_on_looked);
+}
+
+void task_mirror_follow(struct task *t, unsigned attempt)
+{
+    t->lost = false;
+    t->seen_attempt = attempt;
+    t->seen_rev = 0;
+    t->seen_at = clock_mono_ms();
+    t->poll_ms = TASK_MIRROR_MS;
+    t->mirror = MIRROR_LOOK;
+    mirror_get(t, "task", 0, mirror_on_looked);
+}
+
+static void mirror_enter(struct task *t)
+{
+    t->state = STATE_MIRROR;
+    t->claimed = t->store_failed = false;
+    (void)uv_timer_stop(&t->timer);
+    task_hub_place(t->hub, t, PLACE_CLAIMING);
+    task_hub_count_mirror(t->hub, 1);
+}
+
+void task_mirror_start(struct task *t, unsigned attempt)
+{
+    mirror_enter(t);
+    task_mirror_follow(t, attempt);
+}
+
+void task_mirror_after_loss(struct task *t)
+{
+    const struct log_field fields[] = {{"task", slice_of(t->id)}, {NULL, SLICE_EMPTY}};
+    log_fields(LOG_WARN, "task", fields, "attempt %u was taken over or ended by another instance",
+               t->attempt);
+    mirror_enter(t);
+    t->lost = true;
+    t->seen_attempt = t->attempt;
+    t->seen_rev = t->rev;
+    t->seen_at = clock_mono_ms();
+    t->poll_ms = TASK_MIRROR_MS;
+    t->mirror = MIRROR_END;
+    mirror_get(t, "end", t->attempt, mirror_on_end_read);
+}

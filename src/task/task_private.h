@@ -1,0 +1,298 @@
+/* Inside the room: what the files of a task share. */
+#ifndef TASK_PRIVATE_H
+#define TASK_PRIVATE_H
+
+#include "closer.h"
+#include "history.h"
+#include "later.h"
+#include "task_hub.h"
+
+enum {
+    TASK_HEADS_MAX = 8,  /* outputs asked for at once */
+    TASK_LOOK_MS = 5000, /* silence on a healthy socket before history is asked */
+    TASK_LOOK_MAX_MS = 30000,
+    TASK_DEAF_LOOK_MS = 250, /* the same when no news can come: the socket was replaced */
+    TASK_DEAF_LOOK_MAX_MS = 2000,
+    TASK_LOOK_TRIES_MAX = 10, /* unusable answers in a row */
+    TASK_ANSWER_MS = 60000,   /* the HTTP client's bound for an answer to begin */
+    TASK_RETRY_MS = 100,
+    TASK_RETRY_MAX_MS = 5000,
+    TASK_SUBMITS_MAX = 2,
+    TASK_INPUTS_TRIES_MAX = 6, /* more than three seconds altogether */
+    TASK_CANCEL_MS = 30000,    /* then ComfyUI is condemned */
+    TASK_INTERRUPT_AGAIN_MS = 2000,
+    TASK_END_STORE_MS = 30000,
+    TASK_LIVE_AFTER_MS = 200,
+    TASK_CLAIM_MS = 10000, /* the store answers within this, or the task goes on without it */
+    TASK_CLAIM_PROMPT_MAX = 64 * 1024, /* a larger prompt gets a document of its own */
+    TASK_MIRROR_MS = 20,               /* between looks at a record that changes … */
+    TASK_MIRROR_MAX_MS = 1000,         /* … and at one that does not */
+    TASK_CTL_AFTER_MS = 2000, /* a run that takes so long may be cancelled from elsewhere */
+    TASK_CTL_MS = 1000,
+    TASK_PROMPT_ID_MAX = 64,
+};
+
+enum task_state {
+    STATE_CLAIMING, /* asking the store whether this attempt is ours: task_claim.c */
+    STATE_MIRROR,   /* somebody else runs it, we follow the record: task_mirror.c */
+    STATE_RETREAT,  /* another attempt follows when the present one's request has ended */
+    STATE_WAITING,
+    STATE_INPUTS, /* files among its inputs are fetched and uploaded: task_inputs.c */
+    STATE_SUBMITTING,
+    STATE_RUNNING,
+    STATE_LOOKING,
+    STATE_CANCELLING,
+    STATE_COLLECTING,
+    STATE_STORING,
+    STATE_ENDED,
+};
+
+enum task_place { PLACE_NONE, PLACE_CLAIMING, PLACE_WAITING, PLACE_ACTIVE, PLACE_STORING };
+
+enum look_step { LOOK_HISTORY, LOOK_QUEUE, LOOK_HISTORY_AGAIN, LOOK_PAUSE };
+enum mirror_step { MIRROR_LOOK, MIRROR_FENCE, MIRROR_END, MIRROR_PROMPT, MIRROR_PAUSE };
+enum cancel_step { CANCEL_DELETE, CANCEL_LOOK, CANCEL_INTERRUPT, CANCEL_HISTORY, CANCEL_PAUSE };
+
+struct task_head { /* one HEAD in flight */
+    struct comfy_request req;
+    struct task *task;
+    unsigned output;
+};
+
+struct task {
+    struct task_hub *hub;
+    struct list_node link;   /* in the hub's waiting, active or storing list */
+    struct list_node bucket; /* in the hub's index */
+    unsigned refs;
+    struct closer closer;
+    uv_timer_t timer;
+    struct list_node watches;
+    struct later_item notice;
+    bool change_told; /* is on_change due? */
+
+    char id[TASK_ID_MAX + 1];
+    bool given;
+    bool redelivered; /* asked for again by the platform, not by a person */
+    bool must_store;
+    uint64_t deadline_ms; /* of the callers who know one: task_extend() */
+    bool adopted;         /* found in the store without an owner: goes on though nobody watches */
+    bool follows;         /* a view for who only looks on: takes nothing over */
+    char request_id[TASK_ID_MAX + 1];
+    char instance[128]; /* who runs it */
+    unsigned attempt;
+    enum task_place place;
+    uint64_t rev;
+    uint64_t created_ms, started_ms, finished_ms, updated_ms;         /* wall clock */
+    uint64_t queued_at, open_at, submitted_at, over_at, collected_at; /* monotonic; 0: not yet */
+    struct prompt prompt;
+    struct buf metadata;
+    struct progress progress;
+    enum task_status status;
+    enum task_state state;
+    struct failure *failure;
+    struct blob *nodes_blob, *record_blob;
+    uint64_t nodes_rev, record_rev;
+
+    char prompt_id[TASK_PROMPT_ID_MAX + 1];
+    bool guessed;  /* prompt_id was taken from an event before the answer told it */
+    bool id_known; /* ours, or told by the answer; else only guessed from an event */
+    unsigned link_no;
+    unsigned submits;
+
+    /* facts */
+    bool over;        /* executing null was seen */
+    bool saw_success; /* execution_success was seen */
+    bool missed;      /* a message may have been lost */
+    bool timer_fired, answered;
+    struct err answer_err; /* code ERR_OK: there is an answer in req.call */
+    bool post_lost;        /* POST /prompt ended without any answer */
+    struct failure *doubt; /* what to say if the prompt cannot be found after an odd answer */
+    struct failure *told;  /* what the socket said went wrong; history decides */
+    struct failure *wish;  /* why the prompt shall not go on */
+    struct failure *fate;  /* why it cannot go on: ComfyUI died, we stop */
+
+    struct inputs_job *inputs_job;
+    uint64_t inputs_at; /* monotonic; 0: it had none */
+    unsigned inputs_tries;
+    bool requeue; /* nothing of it had reached ComfyUI: the attempt begins again */
+
+    struct comfy_request req;
+    enum look_step look;
+    enum cancel_step cancel;
+    unsigned look_tries;
+    uint64_t news_at, look_ms, cancel_at, interrupt_at;
+
+    struct task_output *outputs;
+    unsigned output_count, output_next;
+    struct task_head *heads;
+    unsigned heads_busy;
+    unsigned collect_tries;
+    bool collect_again;
+    bool collect_cached; /* what is missing was made by an earlier run: it can be made again */
+    struct failure *collect_failure;
+
+    /* claim, lease, mirror */
+    struct err refused;     /* code ERR_OK: it was not */
+    bool fence;             /* the claim to come ends the attempt before, which was ours */
+    bool lost;              /* the end of our attempt was refused */
+    bool live_due;          /* changed, but too young to be written again */
+    bool free_first;        /* ComfyUI is to free its memory and cache before the next attempt */
+    bool reran;             /* … because of a missing file; once is enough */
+    unsigned first_attempt; /* of the call that made it: what MAX_ATTEMPTS counts from */
+    unsigned wished_from;   /* others' wishes of this attempt or a later one concern it */
+    bool claimed;           /* the claim of this attempt is in the store, and ours */
+    uint64_t verified_at;   /* the last moment at which the attempt was known to be ours */
+    uint64_t suspect_until; /* it was frozen: somebody may be taking it over just now … */
+    uint64_t asked_at;      /* … so it is asked again and again whether that has happened */
+    uint64_t beat_at;       /* when the record was last touched for the sake of the lease */
+    struct store_op lease_op;
+    bool lease_busy;
+    bool ctl_made;
+    uint64_t ctl_at;
+    bool look_busy;
+    struct store_op look_op; /* of a claim or a mirror */
+    struct blob *source;     /* the stored record that a mirrored task is a view of */
+    struct blob *end_text;   /* an end that was read, while the record is asked for */
+    uint64_t seen_at, seen_rev, poll_ms;
+    unsigned seen_attempt;
+    enum mirror_step mirror;
+
+    struct store_live live_record, live_nodes;
+    bool live;
+    unsigned live_ends;
+    struct store_op op;
+    bool op_busy, stored, store_failed;
+    bool end_created; /* <id>~end.<n> is ours and there; the copies may still be missing */
+};
+
+/* Sent, and nobody has told under which id. */
+static inline bool task_awaits_id(const struct task *t)
+{
+    return !t->id_known && (t->state == STATE_SUBMITTING || t->state == STATE_LOOKING);
+}
+
+/* task.c */
+struct task *task_new(struct task_hub *h, struct task_spec *spec);
+void task_step(struct task *t);
+void task_changed(struct task *t);
+void task_take_prompt(struct task *t, struct prompt *take_prompt); /* and forgets its own */
+void task_set_status(struct task *t, enum task_status status);
+void task_put_off(struct task *t, uint64_t gap_ms); /* the process did not run for so long */
+void task_set_timer(struct task *t, uint64_t ms);   /* or when its time is up, if that is earlier */
+void task_wake_in(struct task *t, uint64_t ms);
+/* Everything is over but the storing. Takes the failure (NULL: succeeded). */
+void task_finish(struct task *t, enum task_status status, struct failure *take_failure);
+void task_on_event(struct task *t, const struct event *e);
+void task_take_fate(struct task *t, struct failure *take_fate);
+void task_start(struct task *t); /* leaves the queue */
+
+/* task_inputs.c */
+void task_prepare(struct task *t); /* its inputs first, then task_submit() */
+void task_inputs_step(struct task *t);
+
+/* task_submit.c */
+void task_submit(struct task *t);
+void task_submit_step(struct task *t);
+
+/* task_look.c */
+void task_look_start(struct task *t);
+void task_look_step(struct task *t);
+void task_cancel_start(struct task *t);
+void task_cancel_step(struct task *t);
+void task_settle(struct task *t, const struct history *h);
+/* What the socket told decides, if it told the end without a gap. */
+bool task_settle_by_news(struct task *t);
+struct failure *task_node_failure(struct task *t, struct slice data);
+uint64_t task_retry_ms(unsigned tries);
+void task_expect_answer(struct task *t);
+
+/* task_collect.c */
+void task_collect_start(struct task *t);
+void task_collect_step(struct task *t);
+
+/* task_store.c */
+void task_store_begin(struct task *t); /* its record is in the store or on its way */
+void task_store_first(struct task *t); /* puts it on its way, for a task that needs no claim */
+void task_beat(struct task *t);        /* a new revision for the lease's sake */
+void task_store_live(struct task *t);
+void task_store_end(struct task *t);
+/* No live writes from now on. False: one is under way, task_step() follows. */
+bool task_store_pause(struct task *t);
+/* It shows an end that is in the store as <id>~end.<n> while its copies may be missing. */
+void task_store_copies(struct task *t);
+void task_store_again(struct task *t);
+
+/* record.c */
+void record_render(const struct task *t, struct buf *out);
+
+/* record_read.c: what a stored record says, for those who did not run the task. */
+struct record {
+    enum task_status status;
+    unsigned attempt;
+    uint64_t rev;
+    bool given;
+    uint64_t created_ms, started_ms, finished_ms;
+    struct slice id;
+    struct slice prompt_sha256, request_id, instance,
+        prompt_id;                                       /* inside their quotes; plain characters */
+    struct slice error, nodes, outputs, seeds, metadata; /* JSON values; empty: missing */
+};
+/* ERR_CORRUPT: not a record of ours. Slices point into text. */
+enum err_code record_parse(struct record *ret, struct slice text, struct err *err) MUST_CHECK;
+/* The task becomes what the record says: status, error, node map, outputs. Its progress is a view
+ * of *text, of which it takes a reference. */
+void task_show_record(struct task *t, const struct record *r, struct blob *text);
+
+/* task_again.c */
+/* Another attempt, if one is left: what ComfyUI had of this one is gone or of no use. False: it is
+ * not, and *why is still the caller's. */
+bool task_try_again(struct task *t, const struct failure *why);
+void task_retreat_step(struct task *t);
+void task_begin_again(struct task *t);                     /* as if it had never been submitted */
+void task_supersede(struct task *t);                       /* somebody else owns it now */
+void task_wish(struct task *t, struct failure *take_wish); /* the first one counts */
+void task_finish_unwanted(struct task *t);                 /* as its wish or fate has it */
+
+/* task_claim.c */
+void task_claim_marker(const struct task *t, struct buf *out);
+void task_shown_end(struct task *t);
+void task_claim_start(struct task *t); /* of t->attempt, whose prompt is t->prompt */
+void task_claim_look(struct task *t);  /* the claim is taken: by whom, and how far is it? */
+void task_refuse(struct task *t, enum err_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+/* {"prompt":…, …}: everything that another process needs to go on with it. */
+void task_claim_document(const struct task *t, bool with_prompt, struct buf *out);
+/* Back from such a document: the prompt of t with the same digest and seeds. */
+enum err_code task_claim_read_prompt(struct task *t, struct slice document,
+                                     struct err *err) MUST_CHECK;
+
+/* task_mirror.c */
+void task_mirror_start(struct task *t, unsigned attempt);
+void task_mirror_follow(struct task *t, unsigned attempt);
+void task_mirror_step(struct task *t);  /* its timer has fired */
+void task_mirror_hurry(struct task *t); /* somebody waits for it now */
+/* The end of our attempt was refused: somebody else ended it, or took it over. */
+void task_mirror_after_loss(struct task *t);
+
+/* task_lease.c */
+void task_lease_tick(struct task *t, uint64_t now);
+bool task_lease_holds(const struct task *t);
+uint64_t task_lease_end(const struct task *t); /* for store operations' not_after_ms */
+
+/* task_hub.c */
+void task_hub_remove(struct task_hub *h, struct task *t); /* from lists and index; drops its ref */
+void task_hub_enqueue(struct task_hub *h, struct task *t);
+void task_hub_enqueue_first(struct task_hub *h, struct task *t);
+bool task_hub_is_draining(const struct task_hub *h);
+/* A prompt whose id we do not know may still be in ComfyUI, under the present client id. */
+void task_hub_left_unknown(struct task_hub *h);
+void task_hub_count_mirror(struct task_hub *h, int by);
+void task_hub_place(struct task_hub *h, struct task *t, enum task_place place);
+void task_hub_stored(struct task_hub *h, struct task *t);
+void task_hub_pump(struct task_hub *h);
+const struct task_hub_options *task_hub_options(const struct task_hub *h);
+struct later *task_hub_later(struct task_hub *h);
+uv_loop_t *task_hub_loop(struct task_hub *h);
+struct closer *task_hub_closer(struct task_hub *h);            /* one hold a task */
+void task_hub_count(struct task_hub *h, const struct task *t); /* it has ended */
+
+#endif

@@ -1,0 +1,226 @@
+/* A task's documents. `<id>~task` is the record, the truth; `<id>` the node map alone, for older
+ * readers and for `cat`. Both are written live (the newest value wins, a write starts only when the
+ * one before is done), the first record at once, the node map from TASK_LIVE_AFTER_MS on, and both
+ * a last time, durably, in one operation. Writing that last time goes on until it succeeds. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+
+static void key_of(const struct task *t, const char *suffix, char *ret)
+{
+    (void)snprintf(ret, STORE_KEY_MAX + 1, "%s%s", t->id, suffix);
+}
+
+static uint64_t order_of(const struct task *t)
+{
+    return (uint64_t)t->attempt << 32 | (t->rev & UINT32_MAX);
+}
+
+static struct blob *record_on_render(struct store_live *live, uint64_t *ret_order)
+{
+    struct task *t = CONTAINER_OF(live, struct task, live_record);
+    *ret_order = order_of(t);
+    return blob_ref(task_record(t));
+}
+
+static struct blob *nodes_on_render(struct store_live *live, uint64_t *ret_order)
+{
+    struct task *t = CONTAINER_OF(live, struct task, live_nodes);
+    *ret_order = order_of(t);
+    return blob_ref(task_nodes(t));
+}
+
+void task_store_begin(struct task *t)
+{
+    struct store *s = task_hub_options(t->hub)->store;
+    char key[STORE_KEY_MAX + 1];
+    if (t->live)
+        return;
+    key_of(t, "~task", key);
+    store_live_init(&t->live_record, s, key);
+    t->live_record.render = record_on_render;
+    key_of(t, "", key);
+    store_live_init(&t->live_nodes, s, key);
+    t->live_nodes.render = nodes_on_render;
+    t->live = true;
+}
+
+static void first_on_done(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    if (op->doc[op->n - 1].result == ERR_OK && t->verified_at < op->started_ms)
+        t->verified_at = op->started_ms;
+    else
+        t->live_due = true;
+    t->look_busy = false;
+    closer_release(&t->closer);
+}
+
+/* Its id is nobody else's, so nothing is waited for. */
+void task_store_first(struct task *t)
+{
+    struct store_op *op = &t->look_op;
+    struct buf text;
+    t->state = STATE_WAITING;
+    task_store_begin(t);
+    *op = (struct store_op){.n = 2, .deadline_ms = TASK_CLAIM_MS, .done = first_on_done, .ctx = t};
+    key_of(t, "~prompt", op->doc[0].key);
+    buf_init(&text, SIZE_MAX);
+    task_claim_document(t, true, &text);
+    op->doc[0].value = blob_new(buf_slice(&text));
+    buf_done(&text);
+    key_of(t, "~task", op->doc[1].key);
+    op->doc[1].value = blob_ref(task_record(t));
+    op->doc[0].order = op->doc[1].order = order_of(t);
+    t->look_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, op);
+}
+
+/* The first record is written at once; what changes soon after it waits for the tick: a run that is
+ * over by then costs no write in between. */
+void task_store_live(struct task *t)
+{
+    t->live_due = true;
+    if (!t->live || !task_lease_holds(t) || clock_mono_ms() - t->queued_at < TASK_LIVE_AFTER_MS)
+        return;
+    t->live_due = false;
+    t->beat_at = clock_mono_ms();
+    t->live_record.not_after_ms = t->live_nodes.not_after_ms = task_lease_end(t);
+    store_touch(&t->live_record);
+    store_touch(&t->live_nodes);
+}
+
+void task_beat(struct task *t)
+{
+    t->rev++;
+    t->updated_ms = clock_wall_ms();
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
+static void end_fail(struct task *t, const struct err *err)
+{
+    if (!t->store_failed)
+        log_error("store", "the end of task %s could not be stored, trying on: %s", t->id,
+                  err->msg);
+    t->store_failed = true;
+    later_add(task_hub_later(t->hub), &t->notice);
+    task_hub_stored(t->hub, t);
+}
+
+static void end_on_stored(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    bool ok = true;
+    for (unsigned i = 0; i < op->n; i++)
+        ok = ok && op->doc[i].result == ERR_OK;
+    t->op_busy = false;
+    if (t->state == STATE_ENDED) {
+        /* the hub gave it up meanwhile: nobody is left to be told */
+    } else if (op->doc[0].result == ERR_EXISTS && !t->end_created) {
+        task_mirror_after_loss(t);
+    } else if (ok) {
+        t->stored = true;
+        t->state = STATE_ENDED;
+        later_add(task_hub_later(t->hub), &t->notice);
+        task_hub_stored(t->hub, t);
+    } else {
+        t->end_created = t->end_created || op->doc[0].result == ERR_OK;
+        end_fail(t, &op->err);
+    }
+    closer_release(&t->closer);
+}
+
+static struct store_doc *end_add(struct task *t, enum store_verb verb, struct blob *value)
+{
+    struct store_doc *doc = &t->op.doc[t->op.n++];
+    doc->verb = verb;
+    doc->value = blob_ref(value);
+    doc->order = order_of(t);
+    return doc;
+}
+
+/* Whoever creates the end has ended it; the others are copies for those who look. Who was frozen
+ * may have been ended by somebody else, also where nobody can claim. */
+static void end_write(struct task *t)
+{
+    struct store_op *op = &t->op;
+    struct store_doc *doc;
+    *op = (struct store_op){.deadline_ms = TASK_END_STORE_MS, .done = end_on_stored, .ctx = t};
+    if ((t->given || !task_lease_holds(t)) && !t->end_created) {
+        doc = end_add(t, STORE_CREATE, task_record(t));
+        (void)snprintf(doc->key, sizeof(doc->key), "%s~end.%u", t->id, t->attempt);
+    }
+    doc = end_add(t, STORE_PUT, task_nodes(t));
+    key_of(t, "", doc->key);
+    doc = end_add(t, STORE_PUT, task_record(t));
+    key_of(t, "~task", doc->key);
+    doc->durable = true;
+    t->op_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, op);
+}
+
+static void end_begin(struct task *t)
+{
+    if (t->failure != NULL && t->failure->code == FAILURE_SUPERSEDED)
+        task_mirror_start(t, t->attempt + 1);
+    else
+        end_write(t);
+}
+
+static void live_on_end(struct task *t)
+{
+    if (--t->live_ends == 0 && t->state == STATE_STORING)
+        end_begin(t);
+    else if (t->live_ends == 0)
+        task_step(t); /* RETREAT waits for it; an ended task was given up by the hub */
+    closer_release(&t->closer);
+}
+
+static void record_on_end(struct store_live *live)
+{
+    live_on_end(CONTAINER_OF(live, struct task, live_record));
+}
+
+static void nodes_on_end(struct store_live *live)
+{
+    live_on_end(CONTAINER_OF(live, struct task, live_nodes));
+}
+
+bool task_store_pause(struct task *t)
+{
+    if (t->live) {
+        t->live = false;
+        t->live_ends = 2;
+        closer_hold(&t->closer);
+        closer_hold(&t->closer);
+        store_live_end(&t->live_record, record_on_end);
+        store_live_end(&t->live_nodes, nodes_on_end);
+    }
+    return t->live_ends == 0;
+}
+
+/* No older value may land after the last one. */
+void task_store_end(struct task *t)
+{
+    if (task_store_pause(t)) /* it was never ours to write */
+        end_begin(t);
+}
+
+void task_store_copies(struct task *t)
+{
+    t->state = STATE_STORING;
+    t->end_created = true;
+    (void)uv_timer_stop(&t->timer);
+    task_hub_place(t->hub, t, PLACE_STORING);
+    end_write(t);
+}
+
+void task_store_again(struct task *t)
+{
+    if (!t->op_busy && t->live_ends == 0)
+        end_write(t);
+}

@@ -1,0 +1,216 @@
+/* POST /prompt and what its answer means. The answer may come after the whole run is over on the
+ * socket, it may be a 500 although the prompt was taken, and it may never come: after any doubt our
+ * own prompt id is looked for in history and queue. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+
+void task_expect_answer(struct task *t)
+{
+    t->answered = false;
+    closer_hold(&t->closer);
+}
+
+static void task_on_answer(struct comfy_request *r, const struct err *err)
+{
+    struct task *t = r->ctx;
+    t->answered = true;
+    t->answer_err = err != NULL ? *err : (struct err){.code = ERR_OK};
+    task_step(t);
+    closer_release(&t->closer);
+}
+
+/* No longer than the task may take; 0: the client's own bound, which is shorter. */
+static uint64_t answer_patience(const struct task *t)
+{
+    uint64_t age = clock_mono_ms() - t->queued_at;
+    uint64_t limit = task_hub_options(t->hub)->run_timeout_ms;
+    uint64_t left = age < limit ? limit - age : 1;
+    return left < TASK_ANSWER_MS ? left : 0;
+}
+
+void task_submit(struct task *t)
+{
+    struct comfy *c = task_hub_options(t->hub)->comfy;
+    struct comfy_submission s = {
+        .prompt = buf_slice(&t->prompt.text),
+        .extra_data = t->prompt.extra_data,
+        .targets = t->prompt.targets,
+        .prompt_id = t->prompt_id,
+    };
+    uuid_v4(t->prompt_id);
+    t->id_known = comfy_takes_ids(c);
+    t->state = STATE_SUBMITTING;
+    t->submits++;
+    t->over = t->saw_success = t->missed = false;
+    t->link_no = comfy_link(c);
+    t->submitted_at = t->news_at = clock_mono_ms();
+    t->req.done = task_on_answer;
+    t->req.ctx = t;
+    t->req.head_ms = answer_patience(t);
+    task_expect_answer(t);
+    comfy_post_prompt(c, &t->req, &s);
+    t->req.head_ms = 0; /* of this request alone */
+}
+
+/* --- the answer ------------------------------------------------------------------------------ */
+
+static struct slice member(struct slice object, const char *key, enum json_kind kind)
+{
+    struct slice value;
+    if (json_get(object, key, &value) && json_kind(value) == kind)
+        return value;
+    return SLICE_EMPTY;
+}
+
+static bool is_empty_object(struct slice object)
+{
+    struct json_iter it;
+    struct slice value;
+    json_iter_init(&it, object);
+    return !json_next(&it, NULL, &value);
+}
+
+/* An id that may go into a URL and a log line. */
+static bool id_is_plain(struct slice token)
+{
+    if (token.len < 3 || token.len - 2 > TASK_PROMPT_ID_MAX)
+        return false;
+    for (size_t i = 1; i < token.len - 1; i++) {
+        char c = token.ptr[i];
+        bool ok = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+                  c == '-' || c == '_';
+        if (!ok)
+            return false;
+    }
+    return true;
+}
+
+/* Older versions choose the id themselves. Events that were taken for ours under another id were
+ * somebody else's. */
+static void task_learn_id(struct task *t, struct slice token)
+{
+    char told[TASK_PROMPT_ID_MAX + 1];
+    (void)snprintf(told, sizeof(told), "%.*s", (int)token.len - 2, token.ptr + 1);
+    bool same = strcmp(told, t->prompt_id) == 0;
+    t->id_known = true;
+    if (same)
+        return;
+    (void)snprintf(t->prompt_id, sizeof(t->prompt_id), "%s", told);
+    if (t->progress.rev > 1) {
+        progress_reset(&t->progress);
+        t->over = t->saw_success = false;
+        t->missed = true;
+    }
+}
+
+/* {"prompt_id", "number", "node_errors"}. False: no answer of a ComfyUI. */
+static bool task_read_acceptance(struct task *t, struct slice body)
+{
+    if (json_check(body, &json_from_comfyui, NULL, NULL) != ERR_OK)
+        return false;
+    struct slice top = json_trim(body);
+    if (json_kind(top) != JSON_OBJECT)
+        return false;
+    struct slice id = member(top, "prompt_id", JSON_STRING);
+    if (!id_is_plain(id))
+        return false;
+    task_learn_id(t, id);
+    struct slice errors = member(top, "node_errors", JSON_OBJECT);
+    if (errors.len > 0 && !is_empty_object(errors)) {
+        /* It runs the outputs that validate and never mentions the others again. */
+        struct failure *f = failure_new(
+            FAILURE_OUTPUTS_DROPPED, "ComfyUI took the prompt but would drop some of its outputs");
+        failure_add_json(f, "node_errors", errors);
+        failure_free(t->wish); /* a cancelled one may still succeed: this one never does */
+        t->wish = f;
+    }
+    return true;
+}
+
+/* `error` is an object {type, message, details} or, in old versions, a plain string; `node_errors`
+ * an object or, when empty, an array. */
+static struct failure *refusal_of(struct slice body)
+{
+    char detail[512] = "ComfyUI refused the prompt";
+    if (json_check(body, &json_from_comfyui, NULL, NULL) != ERR_OK)
+        return failure_new(FAILURE_PROMPT_REFUSED, "%s", detail);
+    struct slice top = json_trim(body);
+    struct slice error = member(top, "error", JSON_OBJECT);
+    struct slice says = member(top, "error", JSON_STRING);
+    if (error.len > 0)
+        says = member(error, "message", JSON_STRING);
+    failure_detail_of(says, detail, detail, sizeof(detail));
+    struct failure *f = failure_new(FAILURE_PROMPT_REFUSED, "%s", detail);
+    if (error.len > 0) {
+        failure_add_json(f, "type", member(error, "type", JSON_STRING));
+        failure_add_json(f, "details", member(error, "details", JSON_STRING));
+        failure_add_json(f, "extra_info", member(error, "extra_info", JSON_OBJECT));
+    }
+    struct slice errors = member(top, "node_errors", JSON_OBJECT);
+    if (errors.len > 0 && !is_empty_object(errors))
+        failure_add_json(f, "node_errors", errors);
+    return f;
+}
+
+/* It may have been taken all the same: its id tells. A version that chooses ids itself has told it
+ * with execution_start, or does so while we look; else there is nothing to be found. */
+static void task_doubt(struct task *t, const char *what)
+{
+    struct log_field fields[] = {
+        {"task", slice_of(t->id)}, {"prompt", slice_of(t->prompt_id)}, {NULL, SLICE_EMPTY}};
+    log_fields(LOG_WARN, "task", fields, "%s; looking for the prompt", what);
+    t->missed = true;
+    task_look_start(t);
+}
+
+static void task_answer_is_odd(struct task *t, enum failure_code code, const char *what)
+{
+    if (t->guessed)
+        t->id_known = true; /* nothing else will tell it; only our own prompts are told to us */
+    failure_free(t->doubt);
+    t->doubt = failure_new(code, "%s", what);
+    task_doubt(t, what);
+}
+
+static void task_accepted(struct task *t)
+{
+    t->state = STATE_RUNNING;
+    t->news_at = clock_mono_ms();
+    if (t->status == TASK_PREPARING)
+        task_set_status(t, TASK_RUNNING);
+}
+
+void task_submit_step(struct task *t)
+{
+    if (!t->answered)
+        return; /* also when it shall not go on: what was sent may have been taken */
+    t->answered = false;
+    task_hub_pump(t->hub); /* the next one may have waited for the id that this answer tells */
+    int status = t->req.status;
+    struct slice body = buf_slice(&t->req.body);
+    char what[256];
+    t->post_lost = t->answer_err.code == ERR_CLOSED || t->answer_err.code == ERR_UNAVAILABLE;
+    if (t->answer_err.code != ERR_OK) {
+        (void)snprintf(what, sizeof(what), "no answer to POST /prompt: %s", t->answer_err.msg);
+        task_answer_is_odd(t, FAILURE_COMFYUI_ERROR, what);
+        return;
+    }
+    (void)snprintf(what, sizeof(what), "ComfyUI answered POST /prompt with %d", status);
+    if (status == 200) {
+        if (task_read_acceptance(t, body))
+            task_accepted(t);
+        else
+            task_answer_is_odd(t, FAILURE_COMFYUI_GARBAGE,
+                               "POST /prompt was answered with garbage");
+    } else if (status == 400) {
+        task_finish(t, TASK_FAILED, refusal_of(body));
+    } else if (status == 413) {
+        task_finish(t, TASK_FAILED,
+                    failure_new(FAILURE_PROMPT_TOO_LARGE,
+                                "the prompt is larger than ComfyUI's --max-upload-size"));
+    } else {
+        task_answer_is_odd(t, FAILURE_COMFYUI_ERROR, what);
+    }
+}

@@ -1,0 +1,28 @@
+/* Looks after what lies in the store: at the start, and then now and again, the records are read.
+ *
+ * Those that say "under way" are adopted: followed, and when their owner turns out to be dead,
+ * taken over or ended (task_mirror.c). Those that ended longer ago than a task is kept are removed,
+ * with all their documents and, where each task has a folder of its own, its files. Only what reads
+ * as a record of ours, under the id that it names, is ever removed; the record itself goes last, so
+ * that what is left by a crash is found again. */
+#ifndef TASK_TEND_H
+#define TASK_TEND_H
+
+#include "task_hub.h"
+
+struct task_tend;
+
+enum { TEND_EVERY_MS = 300000 };
+
+struct task_tend_options {
+    struct task_hub *hub;
+    struct store *store;
+    uint64_t keep_ms;       /* after its end; 0: for ever */
+    const char *output_dir; /* where the tasks' folders are; NULL: files are left alone */
+};
+
+/* The first round begins at once. */
+struct task_tend *task_tend_start(uv_loop_t *loop, const struct task_tend_options *options);
+void task_tend_free(struct task_tend *r, void (*closed)(void *ctx), void *ctx);
+
+#endif
