@@ -1,0 +1,196 @@
+/* GET /api/tasks?status=&limit=&cursor=: records without their node maps, newest first.
+ *
+ * The store lists keys; the records are read a few at a time, those of this process's own tasks are
+ * taken from memory. With a status the pages are read on until enough match or LIST_KEYS_MAX keys
+ * were looked at: the answer is then shorter, and its cursor goes on from there. */
+#include "answer.h"
+#include "api.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LIST_LIMIT = 20, LIST_KEYS_MAX = 1000 };
+
+struct list_call {
+    struct api *api;
+    struct http_req *req;
+    bool gone;
+    struct store_op op;
+    struct store_page page;
+    unsigned at, looked, limit, count;
+    char status[16]; /* "": any */
+    struct buf body;
+};
+
+static void list_free(struct list_call *c)
+{
+    buf_done(&c->body);
+    free(c);
+}
+
+static void list_on_abort(struct http_req *req)
+{
+    struct list_call *c = http_req_data(req);
+    c->gone = true; /* what is under way ends, and frees it */
+}
+
+static void list_end(struct list_call *c)
+{
+    buf_adds(&c->body, "],\"cursor\":");
+    if (c->page.next[0] != '\0')
+        buf_add_json_string(&c->body, slice_of(c->page.next));
+    else
+        buf_adds(&c->body, "null");
+    buf_adds(&c->body, "}");
+    answer_json(c->req, 200, buf_slice(&c->body), NULL);
+    list_free(c);
+}
+
+/* A record, all of it but its nodes. */
+static void list_add_record(struct list_call *c, struct slice text)
+{
+    struct json_iter it;
+    struct slice key;
+    struct slice value;
+    bool first = true;
+    const struct json_limits limits = {.depth = JSON_DEPTH_MAX};
+    if (json_check(text, &limits, NULL, NULL) != ERR_OK)
+        return;
+    struct slice top = json_trim(text);
+    if (json_kind(top) != JSON_OBJECT || !json_get(top, "status", &value) ||
+        json_kind(value) != JSON_STRING ||
+        (c->status[0] != '\0' && !json_string_is(value, c->status)))
+        return;
+    buf_adds(&c->body, c->count++ > 0 ? ",{" : "{");
+    json_iter_init(&it, top);
+    while (json_next(&it, &key, &value)) {
+        if (json_string_is(key, "nodes"))
+            continue;
+        buf_addf(&c->body, "%s%.*s:", first ? "" : ",", SLICE_ARGS(key));
+        buf_add(&c->body, value);
+        first = false;
+    }
+    buf_adds(&c->body, "}");
+}
+
+static void list_read(struct list_call *c);
+
+static void list_on_read(struct store_op *op)
+{
+    struct list_call *c = op->ctx;
+    for (unsigned i = 0; i < op->n; i++) {
+        if (op->doc[i].result != ERR_OK)
+            continue; /* removed since it was listed */
+        if (!c->gone)
+            list_add_record(c, blob_slice(op->doc[i].value));
+        blob_unref(op->doc[i].value);
+    }
+    if (c->gone)
+        list_free(c);
+    else
+        list_read(c);
+}
+
+static void list_refuse(struct http_req *req)
+{
+    answer_error(req, 400, "RequestParamsError", "bad_query",
+                 "limit is 1 to 100, status a status of tasks, cursor what a list gave", NULL);
+}
+
+static void list_page(struct list_call *c);
+
+static void list_read(struct list_call *c)
+{
+    c->op = (struct store_op){.done = list_on_read, .ctx = c};
+    while (c->at < c->page.count && c->op.n < STORE_DOCS_MAX) {
+        const char *key = c->page.keys[c->at];
+        struct task *t = task_hub_find(c->api->hub, (struct slice){key, strcspn(key, "~")});
+        if (t != NULL && !task_is_known(t))
+            t = NULL;
+        if (t != NULL && c->op.n > 0)
+            break; /* in order: those before it first */
+        c->at++;
+        c->looked++;
+        if (t != NULL) {
+            list_add_record(c, blob_slice(task_record(t)));
+            continue;
+        }
+        c->op.doc[c->op.n].verb = STORE_GET;
+        memcpy(c->op.doc[c->op.n++].key, key, STORE_KEY_MAX + 1);
+    }
+    if (c->op.n > 0) {
+        store_run(c->api->store, &c->op);
+    } else if (c->count >= c->limit || c->page.next[0] == '\0' || c->looked >= LIST_KEYS_MAX) {
+        list_end(c);
+    } else {
+        memcpy(c->page.cursor, c->page.next, sizeof(c->page.cursor));
+        list_page(c);
+    }
+}
+
+static void list_on_page(struct store_op *op)
+{
+    struct list_call *c = op->ctx;
+    if (c->gone) {
+        list_free(c);
+    } else if (op->err.code == ERR_INVALID) {
+        list_refuse(c->req);
+        list_free(c);
+    } else if (op->err.code != ERR_OK) {
+        answer_error(c->req, op->err.code == ERR_TIMEOUT ? 504 : 503, "LoadProgressError",
+                     "store_failed", op->err.msg, NULL);
+        list_free(c);
+    } else {
+        c->at = 0;
+        list_read(c);
+    }
+}
+
+static void list_page(struct list_call *c)
+{
+    c->page.limit = c->limit - c->count; /* so that a page's end is where the answer ends */
+    c->op = (struct store_op){.page = &c->page, .done = list_on_page, .ctx = c};
+    store_run(c->api->store, &c->op);
+}
+
+static bool list_read_query(struct list_call *c, struct slice query)
+{
+    struct buf room;
+    uint64_t limit = LIST_LIMIT;
+    buf_init(&room, 1024);
+    bool ok = true;
+    if (http_query_get(query, "limit", &room) == ERR_OK && room.len > 0)
+        ok = slice_to_u64(buf_slice(&room), STORE_PAGE_MAX, &limit) && limit > 0;
+    buf_reset(&room);
+    if (ok && http_query_get(query, "status", &room) == ERR_OK && room.len > 0) {
+        enum task_status status;
+        ok = task_status_read(buf_slice(&room), &status);
+        (void)snprintf(c->status, sizeof(c->status), "%s", room.ptr);
+    }
+    buf_reset(&room);
+    if (ok && http_query_get(query, "cursor", &room) == ERR_OK && room.len > 0) {
+        ok = room.len < sizeof(c->page.cursor);
+        (void)snprintf(c->page.cursor, sizeof(c->page.cursor), "%s", room.ptr);
+    }
+    c->limit = (unsigned)limit;
+    buf_done(&room);
+    return ok;
+}
+
+void api_task_list(struct api *api, struct http_req *req, struct slice param)
+{
+    struct list_call *c = xcalloc(1, sizeof(*c));
+    (void)param;
+    c->api = api;
+    c->req = req;
+    buf_init(&c->body, SIZE_MAX);
+    if (!list_read_query(c, http_req_query(req))) {
+        list_refuse(req);
+        list_free(c);
+        return;
+    }
+    http_req_set_data(req, c);
+    http_on_abort(req, list_on_abort);
+    buf_adds(&c->body, "{\"tasks\":[");
+    list_page(c);
+}

@@ -1,0 +1,305 @@
+/* GET /api/status?id= and GET /api/tasks/{id}: the node map and the record of a task, from memory
+ * while it is here, else from the store.
+ *
+ * With ?wait=N the answer waits for a change, at most N seconds: a change of what the client has
+ * (If-None-Match), else of what it would have been told at once.
+ *
+ *     look up ─► answer
+ *        └ wait, under way, nothing new ─► follow ─ changed, or the time is over ─► answer
+ *                                             └ refused ─► look up once more ─► answer
+ */
+#include "answer.h"
+#include "api.h"
+#include "lookup.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { VIEW_ETAG_MAX = 48, VIEW_WAIT_MAX_S = 60 };
+
+struct view {
+    struct api *api;
+    struct http_req *req;
+    struct lookup *lookup; /* NULL: it has answered */
+    bool whole;            /* the record, not its node map alone */
+    char id[TASK_ID_MAX + 1];
+
+    uint64_t wait_ms; /* 0: do not */
+    uv_timer_t timer;
+    bool timing;
+    struct task_watch watch;  /* while it waits */
+    char seen[VIEW_ETAG_MAX]; /* what would be no news */
+};
+
+static void view_on_timer_closed(uv_handle_t *handle)
+{
+    free(handle->data);
+}
+
+static void view_free(struct view *v)
+{
+    task_watch_stop(&v->watch);
+    if (v->timing)
+        uv_close((uv_handle_t *)&v->timer, view_on_timer_closed);
+    else
+        free(v);
+}
+
+static void view_on_abort(struct http_req *req)
+{
+    struct view *v = http_req_data(req);
+    if (v->lookup != NULL)
+        lookup_cancel(v->lookup);
+    view_free(v);
+}
+
+/* A list, weak or not, or a star: RFC 9110, 13.1.2. Our tags have no comma. */
+static bool view_is_fresh(const struct view *v, const char *etag)
+{
+    struct slice list;
+    char quoted[64];
+    if (!http_headers_get(http_req_headers(v->req), "if-none-match", &list))
+        return false;
+    (void)snprintf(quoted, sizeof(quoted), "\"%s\"", etag);
+    while (list.len > 0) {
+        struct slice tag = slice_next(&list, ',');
+        if (tag.len > 2 && tag.ptr[0] == 'W' && tag.ptr[1] == '/')
+            tag = (struct slice){tag.ptr + 2, tag.len - 2};
+        if (slice_is(tag, "*") || slice_is(tag, quoted))
+            return true;
+    }
+    return false;
+}
+
+static void view_answer(struct view *v, struct slice body, const char *status, const char *etag)
+{
+    struct answer_about about = {.task_id = v->id, .task_status = status, .etag = etag};
+    if (etag != NULL && view_is_fresh(v, etag))
+        answer_json(v->req, 304, SLICE_EMPTY, &about);
+    else
+        answer_json(v->req, 200, body, &about);
+}
+
+static void etag_of(uint64_t rev, int position, char ret[VIEW_ETAG_MAX])
+{
+    (void)snprintf(ret, VIEW_ETAG_MAX, "%llx-%d", (unsigned long long)rev, position);
+}
+
+static void view_task(struct view *v, struct task *t)
+{
+    char etag[VIEW_ETAG_MAX];
+    struct blob *doc = v->whole ? task_record(t) : task_nodes(t);
+    int position = task_hub_position(v->api->hub, t);
+    etag_of(task_rev(t), position, etag);
+    struct buf body;
+    buf_init(&body, SIZE_MAX);
+    buf_add(&body, blob_slice(doc));
+    if (v->whole && position >= 0) {
+        body.len--; /* its closing brace */
+        buf_addf(&body, ",\"queue_position\":%d}", position);
+    }
+    view_answer(v, buf_slice(&body), task_status_name(task_status(t)), etag);
+    buf_done(&body);
+}
+
+/* What a stored record says, as far as it says it. */
+struct record_view {
+    struct slice text, nodes;
+    char status[16];
+    uint64_t rev; /* 0: none */
+};
+
+static void record_view_read(struct record_view *ret, struct slice record)
+{
+    struct slice value;
+    int64_t rev;
+    *ret = (struct record_view){.text = record, .nodes = SLICE("{}")};
+    if (json_get(record, "status", &value) && json_kind(value) == JSON_STRING && value.len < 16)
+        (void)snprintf(ret->status, sizeof(ret->status), "%.*s", (int)value.len - 2, value.ptr + 1);
+    if (json_get(record, "rev", &value) && json_to_i64(value, &rev) && rev > 0)
+        ret->rev = (uint64_t)rev;
+    if (json_get(record, "nodes", &value) && json_kind(value) == JSON_OBJECT)
+        ret->nodes = value;
+}
+
+static void view_record(struct view *v, const struct record_view *r)
+{
+    char etag[VIEW_ETAG_MAX];
+    etag_of(r->rev, -1, etag);
+    view_answer(v, v->whole ? r->text : r->nodes, r->status, r->rev > 0 ? etag : NULL);
+}
+
+/* --- waiting --------------------------------------------------------------------------------- */
+
+static void view_on_found(void *ctx, const struct lookup_found *found, const struct err *err);
+
+static void view_on_change(struct task_watch *w)
+{
+    struct view *v = w->ctx;
+    char etag[VIEW_ETAG_MAX];
+    etag_of(task_rev(w->task), task_hub_position(v->api->hub, w->task), etag);
+    if (strcmp(etag, v->seen) == 0)
+        return;
+    view_task(v, w->task);
+    view_free(v);
+}
+
+static void view_look_again(struct view *v)
+{
+    task_watch_stop(&v->watch);
+    v->wait_ms = 0;
+    v->lookup = lookup_start(v->api, slice_of(v->id), !v->whole, view_on_found, v);
+}
+
+static void view_on_end(struct task_watch *w)
+{
+    struct view *v = w->ctx;
+    if (task_refused(w->task) != NULL) {
+        view_look_again(v);
+        return;
+    }
+    view_task(v, w->task);
+    view_free(v);
+}
+
+static void view_on_time_over(uv_timer_t *timer)
+{
+    struct view *v = timer->data;
+    struct task *t = v->watch.task;
+    if (t == NULL)
+        return; /* it looks again already */
+    if (!task_is_known(t)) {
+        view_look_again(v);
+        return;
+    }
+    view_task(v, t);
+    view_free(v);
+}
+
+/* Is there something to wait for, and nothing to tell yet? */
+static bool view_waits(struct view *v, enum task_status status, const char *etag)
+{
+    struct slice match;
+    struct task *t;
+    if (v->wait_ms == 0 || task_status_is_end(status))
+        return false;
+    if (http_headers_get(http_req_headers(v->req), "if-none-match", &match) &&
+        !view_is_fresh(v, etag))
+        return false;
+    if (task_hub_follow(v->api->hub, v->id, &t, NULL) != ERR_OK)
+        return false;
+    (void)snprintf(v->seen, sizeof(v->seen), "%s", etag);
+    v->watch = (struct task_watch){.on_change = view_on_change, .on_end = view_on_end, .ctx = v};
+    task_watch_start(&v->watch, t);
+    task_unref(t);
+    ASSERT(uv_timer_init(v->api->loop, &v->timer) == 0);
+    v->timer.data = v;
+    v->timing = true;
+    ASSERT(uv_timer_start(&v->timer, view_on_time_over, v->wait_ms, 0) == 0);
+    return true;
+}
+
+static bool view_waits_for_task(struct view *v, struct task *t)
+{
+    char etag[VIEW_ETAG_MAX];
+    etag_of(task_rev(t), task_hub_position(v->api->hub, t), etag);
+    return view_waits(v, task_status(t), etag);
+}
+
+static bool view_waits_for_record(struct view *v, const struct record_view *r)
+{
+    char etag[VIEW_ETAG_MAX];
+    enum task_status status;
+    etag_of(r->rev, -1, etag);
+    return r->rev > 0 && task_status_read(slice_of(r->status), &status) &&
+           view_waits(v, status, etag);
+}
+
+/* --- the answer ------------------------------------------------------------------------------ */
+
+static void view_fail(struct view *v, const struct err *err)
+{
+    struct answer_about about = {.task_id = v->id};
+    if (err != NULL)
+        answer_error(v->req, err->code == ERR_TIMEOUT ? 504 : 503, "LoadProgressError",
+                     "store_failed", err->msg, &about);
+    else
+        answer_error(v->req, 404, "LoadProgressError", "not_found", "no task of this id is known",
+                     &about);
+}
+
+static void view_on_found(void *ctx, const struct lookup_found *found, const struct err *err)
+{
+    struct view *v = ctx;
+    struct record_view r;
+    v->lookup = NULL;
+    if (found->task != NULL) {
+        if (view_waits_for_task(v, found->task))
+            return;
+        view_task(v, found->task);
+    } else if (found->record.len > 0) {
+        record_view_read(&r, found->record);
+        if (view_waits_for_record(v, &r))
+            return;
+        view_record(v, &r);
+    } else if (found->nodes.len > 0) {
+        view_answer(v, found->nodes, NULL, NULL);
+    } else {
+        view_fail(v, err);
+    }
+    view_free(v);
+}
+
+/* ?wait=N. False: that is no number of seconds; the greatest is VIEW_WAIT_MAX_S. */
+static bool read_wait(struct http_req *req, uint64_t *ret_ms)
+{
+    struct buf value;
+    uint64_t seconds = 0;
+    buf_init(&value, 16);
+    enum err_code code = http_query_get(http_req_query(req), "wait", &value);
+    bool ok = code == ERR_NOT_FOUND ||
+              (code == ERR_OK && slice_to_u64(buf_slice(&value), UINT32_MAX, &seconds));
+    buf_done(&value);
+    *ret_ms = (seconds < VIEW_WAIT_MAX_S ? seconds : VIEW_WAIT_MAX_S) * 1000;
+    return ok;
+}
+
+static void view_start(struct api *api, struct http_req *req, struct slice id, bool whole)
+{
+    if (!store_id_ok(id)) {
+        answer_error(req, 400, "RequestParamsError", "bad_id", "that is not the id of a task",
+                     NULL);
+        return;
+    }
+    uint64_t wait_ms;
+    if (!read_wait(req, &wait_ms)) {
+        answer_error(req, 400, "RequestParamsError", "bad_wait",
+                     "wait is a whole number of seconds", NULL);
+        return;
+    }
+    struct view *v = xcalloc(1, sizeof(*v));
+    v->wait_ms = wait_ms;
+    v->api = api;
+    v->req = req;
+    v->whole = whole;
+    (void)snprintf(v->id, sizeof(v->id), "%.*s", SLICE_ARGS(id));
+    http_req_set_data(req, v);
+    http_on_abort(req, view_on_abort);
+    v->lookup = lookup_start(api, id, !whole, view_on_found, v);
+}
+
+void api_status(struct api *api, struct http_req *req, struct slice param)
+{
+    struct buf id;
+    (void)param;
+    buf_init(&id, 4096);
+    if (http_query_get(http_req_query(req), "id", &id) != ERR_OK)
+        buf_reset(&id);
+    view_start(api, req, buf_slice(&id), false);
+    buf_done(&id);
+}
+
+void api_task(struct api *api, struct http_req *req, struct slice param)
+{
+    view_start(api, req, param, true);
+}

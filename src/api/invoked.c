@@ -1,0 +1,46 @@
+#include "invoked.h"
+
+#include "log.h"
+
+static bool invoked_header(void *ctx, const char *name, struct slice *ret)
+{
+    return http_headers_get(http_req_headers(ctx), name, ret);
+}
+
+void invoked_read(struct http_req *req, struct invocation *ret)
+{
+    struct invocation_source source = {invoked_header, req};
+    invocation_read(ret, &source);
+}
+
+bool invoked_by_platform(struct http_req *req, bool on_platform)
+{
+    struct invocation inv;
+    if (!on_platform)
+        return false;
+    invoked_read(req, &inv);
+    return !invocation_is_users(&inv);
+}
+
+static void invoked_mark(const struct api *api, struct http_req *req, bool is_end)
+{
+    struct invocation inv;
+    char line[INVOCATION_MARKER_MAX];
+    if (!api->on_platform)
+        return;
+    invoked_read(req, &inv);
+    invocation_marker(&inv, http_req_path(req), is_end, line);
+    if (line[0] != '\0')
+        log_marker(line);
+}
+
+void invoked_begin(const struct api *api, struct http_req *req)
+{
+    invoked_mark(api, req, false);
+}
+
+/* The answer leaves after this: what is said later may be frozen in. */
+void invoked_end(const struct api *api, struct http_req *req)
+{
+    invoked_mark(api, req, true);
+}

@@ -1,0 +1,109 @@
+#include "proxy_rules.h"
+
+enum { PATH_MAX_BYTES = 8 * 1024 };
+
+/* A pattern that ends in '*' matches all that begins like it. */
+static const char *const ui_writes[] = {
+    "/prompt",      "/queue",    "/interrupt",  "/history",    "/free",        "/upload/image",
+    "/upload/mask", "/settings", "/settings/*", "/userdata/*", "/jobs/cancel", "/jobs/*",
+};
+static const char *const manages[] = {
+    "/manager",         "/manager/*", "/customnode", "/customnode/*",    "/externalmodel",
+    "/externalmodel/*", "/snapshot",  "/snapshot/*", "/comfyui_manager", "/comfyui_manager/*",
+};
+
+static bool matches(struct slice path, const char *const *patterns, size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        struct slice pattern = slice_of(patterns[i]);
+        bool is_prefix = pattern.ptr[pattern.len - 1] == '*';
+        if (is_prefix)
+            pattern.len--;
+        if (is_prefix ? slice_starts(path, pattern) : slice_eq(path, pattern))
+            return true;
+    }
+    return false;
+}
+
+static int digit_of(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* False: escapes that are none. */
+static bool decode(struct slice path, struct buf *out)
+{
+    for (size_t i = 0; i < path.len; i++) {
+        char c = path.ptr[i];
+        if (c == '%') {
+            int high = path.len - i > 2 ? digit_of(path.ptr[i + 1]) : -1;
+            int low = path.len - i > 2 ? digit_of(path.ptr[i + 2]) : -1;
+            if (high < 0 || low < 0)
+                return false;
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        if (buf_append(out, (struct slice){&c, 1}) != ERR_OK)
+            return false;
+    }
+    return true;
+}
+
+/* No segment but the last is empty, none is "." or "..", and nothing that some server takes for a
+ * slash. */
+static bool is_plain(struct slice path)
+{
+    const char *end = path.ptr + path.len;
+    if (path.len == 0 || path.ptr[0] != '/' || memchr(path.ptr, '\\', path.len) != NULL ||
+        memchr(path.ptr, '\0', path.len) != NULL)
+        return false;
+    for (const char *at = path.ptr + 1; at < end;) {
+        const char *slash = memchr(at, '/', (size_t)(end - at));
+        struct slice segment = {at, (size_t)((slash != NULL ? slash : end) - at)};
+        if (segment.len == 0 || slice_is(segment, ".") || slice_is(segment, ".."))
+            return false;
+        at += segment.len + 1;
+    }
+    return true;
+}
+
+static struct slice without(struct slice path, struct slice prefix)
+{
+    if (slice_starts(path, prefix) && path.len > prefix.len && path.ptr[prefix.len] == '/')
+        return (struct slice){path.ptr + prefix.len, path.len - prefix.len};
+    return path;
+}
+
+static bool ui_allows(struct slice method, struct slice path)
+{
+    struct slice bare = without(path, SLICE("/api"));
+    if (!is_plain(path) || matches(without(bare, SLICE("/v2")), manages, ARRAY_LEN(manages)))
+        return false;
+    if (slice_is(method, "GET") || slice_is(method, "HEAD"))
+        return true;
+    bool moves = slice_starts(bare, SLICE("/userdata/")) &&
+                 memmem(bare.ptr, bare.len, "/move/", strlen("/move/")) != NULL;
+    return slice_is(method, "POST") && !moves && matches(bare, ui_writes, ARRAY_LEN(ui_writes));
+}
+
+enum proxy_allow proxy_allow_of(const char *word)
+{
+    if (strcmp(word, "none") == 0)
+        return PROXY_NONE;
+    return strcmp(word, "ui") == 0 ? PROXY_UI : PROXY_ALL;
+}
+
+bool proxy_allows(enum proxy_allow allow, struct slice method, struct slice path)
+{
+    struct buf decoded;
+    if (allow != PROXY_UI)
+        return allow == PROXY_ALL;
+    buf_init(&decoded, PATH_MAX_BYTES);
+    bool allows = decode(path, &decoded) && ui_allows(method, buf_slice(&decoded));
+    buf_done(&decoded);
+    return allows;
+}

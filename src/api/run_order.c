@@ -1,0 +1,236 @@
+#include "run_order.h"
+
+#include "invoked.h"
+
+#include <stdio.h>
+
+/* --- refusals -------------------------------------------------------------------------------- */
+
+void refusal_init(struct refusal *r)
+{
+    r->status = 0;
+    r->message = "RequestParamsError";
+    buf_init(&r->error, SIZE_MAX);
+}
+
+void refusal_done(struct refusal *r)
+{
+    buf_done(&r->error);
+}
+
+static void refusal_begin(struct refusal *r, int status, const char *code, const char *detail)
+{
+    r->status = status;
+    buf_reset(&r->error);
+    buf_addf(&r->error, "{\"code\":\"%s\",\"detail\":", code);
+    buf_add_json_string(&r->error, slice_of(detail));
+}
+
+void refusal_set(struct refusal *r, int status, const char *code, const char *detail)
+{
+    refusal_begin(r, status, code, detail);
+    buf_adds(&r->error, "}");
+}
+
+void refusal_set_err(struct refusal *r, const struct err *err)
+{
+    switch (err->code) {
+    case ERR_EXISTS: refusal_set(r, 409, "other_prompt", err->msg); break;
+    case ERR_BUSY: refusal_set(r, 429, "queue_full", err->msg); break;
+    default: refusal_set(r, 503, "unavailable", err->msg); break;
+    }
+}
+
+void refusal_set_result(struct refusal *r, const struct err *err)
+{
+    if (err->code == ERR_NOT_FOUND || err->code == ERR_CORRUPT) {
+        refusal_set(r, 410, err->code == ERR_NOT_FOUND ? "output_gone" : "output_changed",
+                    err->msg);
+        r->message = "OutputGoneError";
+    } else {
+        refusal_set(r, 503, "comfyui_unavailable", err->msg);
+        r->message = "MarshalResultError";
+    }
+}
+
+static void refusal_set_fault(struct refusal *r, const struct prompt_fault *fault)
+{
+    refusal_begin(r, 400, fault->code, fault->err.msg);
+    if (fault->has_position)
+        buf_addf(&r->error, ",\"position\":{\"offset\":%zu,\"line\":%u,\"column\":%u}",
+                 fault->position.offset, fault->position.line, fault->position.column);
+    if (fault->node_id.len > 0)
+        buf_addf(&r->error, ",\"node_id\":%.*s", SLICE_ARGS(fault->node_id));
+    if (fault->hint != NULL) {
+        buf_adds(&r->error, ",\"hint\":");
+        buf_add_json_string(&r->error, slice_of(fault->hint));
+    }
+    buf_adds(&r->error, "}");
+}
+
+/* --- the head of the request ----------------------------------------------------------------- */
+
+static bool order_take_id(struct run_order *o, struct slice id)
+{
+    if (!store_id_ok(id))
+        return false;
+    (void)snprintf(o->id, sizeof(o->id), "%.*s", SLICE_ARGS(id));
+    o->given = true;
+    return true;
+}
+
+static bool order_read_ids(struct run_order *o, struct http_req *req, struct buf *room)
+{
+    struct invocation inv;
+    invoked_read(req, &inv);
+    if (store_id_ok(inv.request_id))
+        (void)snprintf(o->request_id, sizeof(o->request_id), "%.*s", SLICE_ARGS(inv.request_id));
+    if (o->request_id[0] != '\0') /* until a better one is found */
+        (void)snprintf(o->id, sizeof(o->id), "%s", o->request_id);
+    else
+        uuid_v4(o->id);
+    o->held = inv.is_async && o->api->on_platform;
+    o->async = inv.asks_async && !o->api->on_platform;
+    o->lasting = o->held || o->async;
+    if (o->api->on_platform && inv.timeout_ms != 0) {
+        o->margin_ms = invocation_margin_ms(&inv);
+        o->limit_at = clock_mono_ms() + inv.timeout_ms - o->margin_ms;
+    }
+    o->redelivered = inv.has_retry_count && inv.retry_count > 0;
+    struct slice id = inv.task_id;
+    if (id.len == 0) {
+        enum err_code code = http_query_get(http_req_query(req), "task-id", room);
+        if (code != ERR_OK && code != ERR_NOT_FOUND)
+            return false;
+        id = buf_slice(room);
+    }
+    return id.len == 0 || order_take_id(o, id);
+}
+
+bool run_order_read(struct run_order *o, struct api *api, struct http_req *req,
+                    struct refusal *ret_why)
+{
+    struct buf room;
+    *o = (struct run_order){.api = api};
+    run_wishes_read(&o->wishes, http_req_headers(req), http_req_query(req));
+    o->want_results = !o->wishes.no_results;
+    if (api->on_platform)
+        o->wishes.has_wait = false; /* it would be frozen once it is answered */
+    buf_init(&room, 4096);
+    bool ok = order_read_ids(o, req, &room);
+    buf_done(&room);
+    if (!ok)
+        refusal_set(ret_why, 400, "bad_id",
+                    "a task id has up to 128 of A-Z a-z 0-9 . _ -, begins with a letter, a digit "
+                    "or _, has no \"..\" and does not end in .tmp");
+    return ok;
+}
+
+/* --- the prompt ------------------------------------------------------------------------------ */
+
+/* An id in the envelope, where no header and no query gave one. */
+static bool order_take_envelope_id(struct run_order *o, struct slice token)
+{
+    struct buf id;
+    buf_init(&id, TASK_ID_MAX);
+    bool ok = json_unescape(token, &id) == ERR_OK && order_take_id(o, buf_slice(&id));
+    buf_done(&id);
+    return ok;
+}
+
+static struct task *order_create(struct run_order *o, struct task_spec *spec, bool *ret_joined,
+                                 struct refusal *ret_why)
+{
+    /* Claimed and stored before its end is told: also what the platform may deliver again under
+     * the same request id, and what the caller is told a place to look for. */
+    o->lasting = o->lasting || o->given;
+    spec->id = o->id;
+    spec->given = o->lasting || o->wishes.has_wait || o->api->on_platform;
+    spec->must_store = o->async || o->held;
+    spec->waits = o->held;
+    spec->request_id = o->request_id;
+    spec->redelivered = o->redelivered;
+    struct task *t;
+    struct err err;
+    if (task_hub_create(o->api->hub, spec, &t, ret_joined, &err) != ERR_OK) {
+        refusal_set_err(ret_why, &err);
+        return NULL;
+    }
+    task_extend(t, o->limit_at);
+    return t;
+}
+
+struct task *run_order_refuse(struct run_order *o, struct slice body, struct refusal *why)
+{
+    struct prompt none;
+    bool joined;
+    if (!o->held)
+        return NULL;
+    prompt_init_empty(&none);
+    buf_adds(&none.seeds, "{}");
+    sha256_hex(body, none.sha256);
+    struct task_spec spec = {.take_prompt = &none,
+                             .take_refusal = failure_read(buf_slice(&why->error))};
+    struct task *t = order_create(o, &spec, &joined, why);
+    if (t == NULL) {
+        prompt_done(&none);
+        failure_free(spec.take_refusal);
+    }
+    return t;
+}
+
+struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *ret_joined,
+                             struct refusal *ret_why)
+{
+    struct prompt prompt;
+    struct prompt_fault fault;
+    struct task *t = NULL;
+    *ret_joined = false;
+    if (prompt_parse(&prompt, take_body, &fault) != ERR_OK) {
+        refusal_set_fault(ret_why, &fault);
+        t = run_order_refuse(o, buf_slice(&prompt.body), ret_why);
+        prompt_done(&prompt);
+        return t;
+    }
+    if (!o->given && prompt.task_id.len > 0 && !order_take_envelope_id(o, prompt.task_id)) {
+        refusal_set(ret_why, 400, "bad_id", "task_id is not an id that this service takes");
+        t = run_order_refuse(o, buf_slice(&prompt.body), ret_why);
+        prompt_done(&prompt);
+        return t;
+    }
+    o->want_results = o->want_results && !o->held && (!prompt.says_results || prompt.want_results);
+    struct task_spec spec = {.take_prompt = &prompt};
+    t = order_create(o, &spec, ret_joined, ret_why);
+    if (t == NULL)
+        prompt_done(&prompt);
+    return t;
+}
+
+void run_order_leave(const struct run_order *o, struct task *t)
+{
+    if (!o->lasting && !task_has_watch(t))
+        task_leave(t);
+}
+
+/* --- the time limit -------------------------------------------------------------------------- */
+
+uint64_t run_order_left_ms(const struct run_order *o)
+{
+    uint64_t now = clock_mono_ms();
+    if (o->limit_at == 0)
+        return 0;
+    return o->limit_at > now ? o->limit_at - now : 1;
+}
+
+bool run_order_expire(struct run_order *o, struct task *t, struct refusal *ret_why)
+{
+    if (task_is_mirror(t) || task_deadline(t) > o->limit_at) {
+        refusal_set(ret_why, 504, "run_timeout",
+                    "the function's time is nearly over; the task goes on for another caller");
+        ret_why->message = "CallComfyUIPromptError";
+        return true;
+    }
+    task_expire(t, o->expired);
+    o->expired = true;
+    return false;
+}

@@ -1,0 +1,22 @@
+/* How a caller of /api/run would like to be answered, as headers and query say it. Pure. */
+#ifndef RUN_WISHES_H
+#define RUN_WISHES_H
+
+#include "http_msg.h"
+#include "task.h"
+
+enum { RUN_WAIT_MAX_S = 3600 };
+
+struct run_wishes {
+    bool no_results; /* ?results=none */
+    bool has_wait;   /* Prefer: wait=N: after so long 202 is enough */
+    uint64_t wait_ms;
+    struct slice media; /* Accept, if it names nothing but pictures, video or audio; else empty */
+};
+
+void run_wishes_read(struct run_wishes *ret, const struct http_headers *headers,
+                     struct slice query);
+/* The first output that Accept takes, or -1. */
+int run_wishes_output(const struct run_wishes *w, const struct task *t);
+
+#endif
