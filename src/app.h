@@ -1,0 +1,18 @@
+/* The program: builds all objects, connects what they tell each other, and takes them down again in
+ * the reverse order. */
+#ifndef APP_H
+#define APP_H
+
+#include "config.h"
+
+struct app_options {
+    const struct config *config;
+    unsigned port;        /* 0: from the config */
+    char *const *command; /* ComfyUI's; NULL: COMFYUI_URL */
+};
+
+/* Runs until it is told to stop. The process's exit code: 0 stopped as asked, 1 ComfyUI given up or
+ * something that could not be started, 78 a setting that cannot be used. */
+int app_run(const struct app_options *options);
+
+#endif

@@ -1,0 +1,131 @@
+/* comfy-agent [--port N] [-- ComfyUI's command line…]: see --help. */
+#include "app.h"
+#include "https.h"
+#include "invocation.h"
+#include "log.h"
+#include "process.h"
+#include "store.h"
+
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { EXIT_USAGE = 64, EXIT_CONFIG = 78 };
+
+static void print(void (*fill)(struct buf *out))
+{
+    struct buf out;
+    buf_init(&out, SIZE_MAX);
+    fill(&out);
+    (void)fwrite(out.ptr, 1, out.len, stdout);
+    buf_done(&out);
+}
+
+static void print_help(void)
+{
+    (void)printf("comfy-agent %s: ComfyUI as an API\n\n"
+                 "  comfy-agent [--port N] -- python3 main.py --listen 127.0.0.1 --port 9001 …\n"
+                 "      starts ComfyUI, looks after it, and serves the API in front of it\n"
+                 "  COMFYUI_URL=http://127.0.0.1:8188 comfy-agent [--port N]\n"
+                 "      serves the API in front of a ComfyUI that somebody else looks after\n"
+                 "  comfy-agent --help | --help=markdown | --version\n\n"
+                 "Settings are environment variables:\n\n",
+                 AGENT_VERSION);
+    print(config_help);
+}
+
+static const char *env(const char *name)
+{
+    return getenv(name);
+}
+
+static int usage(const char *why)
+{
+    (void)fprintf(stderr, "comfy-agent: %s; see comfy-agent --help\n", why);
+    return EXIT_USAGE;
+}
+
+struct arguments {
+    uint64_t port;
+    char *const *command;
+    bool done; /* nothing more to do: exit_code says how it went */
+    int exit_code;
+};
+
+static void read_arguments(struct arguments *ret, int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"help", optional_argument, NULL, 'h'},
+        {"version", no_argument, NULL, 'v'},
+        {"port", required_argument, NULL, 'p'},
+        {NULL, 0, NULL, 0},
+    };
+    int option;
+    *ret = (struct arguments){.port = 0};
+    while (!ret->done && (option = getopt_long(argc, argv, "+h", options, NULL)) != -1) {
+        ret->done = true;
+        if (option == 'h' && optarg == NULL)
+            print_help();
+        else if (option == 'h' && strcmp(optarg, "markdown") == 0)
+            print(config_markdown);
+        else if (option == 'v')
+            (void)printf("comfy-agent %s (stores: %s)\n", AGENT_VERSION, store_schemes());
+        else if (option == 'p' && slice_to_u64(slice_of(optarg), 65535, &ret->port) &&
+                 ret->port > 0)
+            ret->done = false;
+        else
+            ret->exit_code = usage("bad option");
+    }
+    if (optind < argc)
+        ret->command = argv + optind;
+}
+
+static int run(const struct arguments *args)
+{
+    struct config cfg;
+    struct buf text;
+    enum log_level level = LOG_INFO;
+    buf_init(&text, SIZE_MAX);
+    bool ok = config_load(&cfg, env, &text);
+    if (args->command == NULL && cfg.comfyui_url[0] == '\0') {
+        buf_adds(&text, "neither a command for ComfyUI (after --) nor COMFYUI_URL is given\n");
+        ok = false;
+    }
+    if (!ok) {
+        (void)fputs(text.ptr, stderr);
+        config_done(&cfg);
+        buf_done(&text);
+        return EXIT_CONFIG;
+    }
+    if (invocation_on_platform(env, cfg.platform))
+        log_set_output(STDOUT_FILENO); /* which is collected there */
+    (void)log_level_parse(cfg.log_level, &level);
+    log_set_level(level);
+    log_set_json(strcmp(cfg.log_format, "json") == 0);
+    config_describe(&cfg, &text);
+    log_info("app", "comfy-agent %s %s", AGENT_VERSION, text.len > 0 ? text.ptr : "");
+    buf_done(&text);
+    struct app_options options = {
+        .config = &cfg, .port = (unsigned)args->port, .command = args->command};
+    int exit_code = app_run(&options);
+    config_done(&cfg);
+    return exit_code;
+}
+
+int main(int argc, char **argv)
+{
+    struct arguments args;
+    struct err err;
+    process_guard_main(argc, argv);
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (https_global_init(&err) != ERR_OK) {
+        (void)fprintf(stderr, "comfy-agent: %s\n", err.msg);
+        return EXIT_FAILURE;
+    }
+    read_arguments(&args, argc, argv);
+    if (args.done)
+        return args.exit_code;
+    return run(&args);
+}
