@@ -1,0 +1,469 @@
+"""A ComfyUI that answers wrongly, late or never, and one that dies at any moment: an honest end, always."""
+
+import contextlib
+import http.client
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from world import ask, image_prompt, later, node, running, until
+
+POST = {"at": "http", "route": "POST /prompt"}
+HISTORY = {"at": "http", "route": "GET /history/*"}
+QUEUE = {"at": "http", "route": "GET /queue"}
+NOISE = "\x00\x01 no JSON"
+
+
+def picture(reply, about=None):
+    assert reply.status == 200, (about, reply)
+    assert reply.json["2"]["results"], (about, reply)
+
+
+def another_comfyui(agent, pid):
+    """Until the agent has noticed that the process is gone, and has a new one."""
+    def come():
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return agent.is_ready() and agent.comfy.state()["pid"] != pid
+
+    until("another ComfyUI", come)
+
+
+def blue(n=1):
+    """Saves a picture in a few steps."""
+    return {**image_prompt(n), "3": node("TestSteps", n=3, ms=1, seed=n)}
+
+
+# --- POST /prompt ----------------------------------------------------------------------------------
+
+
+IT_RAN = [
+    {"do": "do_then_answer"},
+    {"do": "do_then_answer", "finish": True},
+    {"do": "do_then_close"},
+    {"do": "do_then_close", "finish": True},
+    {"do": "garble"},
+    {"do": "do_then_answer", "status": 200, "body": NOISE},
+    {"do": "do_then_answer", "status": 200, "body": {"prompt_id": "../../etc", "number": 1, "node_errors": {}}},
+    {"do": "do_then_answer", "status": 200, "body": {"number": 1}},
+    {"do": "do_then_answer", "status": 200, "body": ""},
+    {"do": "do_then_answer", "status": 503, "body": "busy"},
+    {"do": "do_then_answer", "status": 302, "headers": {"location": "/"}, "body": ""},
+    {"do": "truncate"},
+    {"do": "wrong_length"},
+    {"do": "wrong_length", "by": 5},
+    {"do": "slow", "bytes_per_s": 400},
+    {"do": "chunked"},
+]
+
+
+def test_it_ran_whatever_the_answer_said(world):
+    """A 500 or a lost connection does not mean that nothing happened. It is looked for, and run once."""
+    agent = world.agent()
+    for n, rule in enumerate(IT_RAN):
+        agent.comfy.control({**POST, **rule})
+        picture(agent.run(blue(n), f"t{n}"), rule)
+        assert agent.record(f"t{n}").json["attempt"] == 1, rule
+        assert len(agent.comfy.prompts) == n + 1, rule
+
+
+DID_NOT_RUN = [
+    ({"do": "answer"}, 502, "comfyui_error", 1),
+    ({"do": "answer", "status": 200, "body": NOISE}, 502, "comfyui_garbage", 1),
+    ({"do": "answer", "status": 200, "body": {"prompt_id": "other", "number": 0}}, 502, "prompt_lost", 1),
+    ({"do": "answer", "status": 413}, 413, "prompt_too_large", 1),
+    ({"do": "answer", "status": 404}, 502, "comfyui_error", 1),
+    ({"do": "close"}, 200, None, 2),  # closed before it was taken: sent again
+    ({"do": "close", "times": 0}, 502, "comfyui_error", 2),
+    ({"do": "flood", "bytes": 70 << 20}, 502, "comfyui_error", 1),
+]
+
+
+def test_it_did_not_run(world):
+    """What was never taken is not waited for."""
+    agent = world.agent()
+    for n, (rule, status, code, posts) in enumerate(DID_NOT_RUN):
+        agent.comfy.control({**POST, **rule})
+        reply = agent.run(blue(n), f"t{n}")
+        assert (reply.status, reply.json.get("error", {}).get("code")) == (status, code), (rule, reply)
+        assert (world.document(f"t{n}~task")["error"] or {}).get("code") == code
+        assert agent.comfy.state()["requests"]["POST /prompt"] == posts, rule
+        agent.comfy.reset()
+    picture(agent.run(blue(100)))
+
+
+def test_an_old_version_does_not_tell_its_id(both):
+    """Versions that choose the id tell it in the answer only: what is lost with it cannot be found again,
+    unless an event names it. It is an error then, never a wrong result."""
+    agent = both.agent()
+    for n, do in enumerate(("do_then_close", "do_then_answer", "answer", "close", "garble")):
+        agent.comfy.control({**POST, "do": do})
+        reply = agent.run(blue(n), f"t{n}")
+        if reply.status == 200:
+            picture(reply)
+        else:
+            assert (reply.status, reply.code) in ((502, "comfyui_error"), (502, "comfyui_garbage")), (do, reply)
+        picture(agent.run(blue(n + 100), f"u{n}"), do)
+        assert len(agent.comfy.prompts) <= 2, f"{do}: nothing runs twice"
+        agent.comfy.reset()
+
+
+def test_an_old_versions_event_names_the_prompt(both):
+    """Where the answer is lost, execution_start has told the id, or does so while we look."""
+    agent = both.agent()
+    for n, rule in enumerate(({"do": "do_then_close", "finish": True}, {"do": "do_then_answer", "finish": True})):
+        agent.comfy.control({**POST, **rule})
+        picture(agent.run(blue(n), f"t{n}"))
+    assert len(agent.comfy.prompts) == 2
+
+
+def test_a_prompt_left_behind_is_not_taken_for_the_next(both):
+    """An old version's prompt whose id was never told runs later, while the answer for the next is lost too:
+    the result of the one is never given for the other."""
+    comfy = both.comfyui()
+    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
+    foreign = json.dumps({"prompt": {"1": node("TestSleep", ms=1, seed=9)}, "client_id": "somebody"})
+    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
+    comfy.await_hold("node")
+    agent = both.agent(url=comfy.url, env={"RUN_TIMEOUT": "8s"})
+    comfy.control({**POST, "do": "do_then_close"})
+    left = later(agent.run, image_prompt(1, prefix="left"), "left")
+    if both.age == "0.3.7":
+        assert (left.result().status, left.result().code) == (502, "comfyui_error")
+        assert len(comfy.prompts) == 2, "it is not sent again: it may be there"
+    else:
+        until("it to be there", lambda: comfy.state()["queue"]["pending"])
+    comfy.control({**POST, "do": "do_then_close", "finish": True})
+    second = later(agent.run, image_prompt(2, prefix="next"), "next")
+    if both.age == "0.3.7":
+        until("the next to be there", lambda: len(comfy.state()["queue"]["pending"]) == 2)
+    comfy.release()
+    reply = second.result()
+    if reply.status == 200:
+        assert reply.json["2"]["images"][0]["filename"].startswith("next_"), reply
+    else:
+        assert (reply.status, reply.code) == (502, "comfyui_error"), reply
+
+
+def test_never_answered(world):
+    """POST /prompt is waited for, but not for ever: 60 s, or what RUN_TIMEOUT leaves. Whether it ran is then
+    looked up."""
+    agent = world.agent(env={"RUN_TIMEOUT": "2s"})
+    agent.comfy.control({**POST, "do": "hang"})
+    reply = agent.run(blue(), "t", timeout=30)
+    assert (reply.status, reply.code) == (504, "run_timeout"), reply
+    agent.comfy.control({**POST, "do": "do_then_hang"})
+    reply = agent.run({"1": node("TestSteps", n=5000, ms=5, seed=0)}, "u", timeout=30)
+    assert (reply.status, reply.code) == (504, "run_timeout"), reply
+    until("it to be stopped", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
+    picture(agent.run(blue(2)))
+
+
+# --- history and queue -----------------------------------------------------------------------------
+
+
+WRONG_HISTORY = [
+    {"do": "answer", "status": 500},
+    {"do": "answer", "status": 200, "body": NOISE},
+    {"do": "answer", "status": 200, "body": []},
+    {"do": "answer", "status": 200, "body": "{}"},
+    {"do": "answer", "status": 200, "body": {"another": {}}},
+    {"do": "close"},
+    {"do": "garble"},
+    {"do": "truncate"},
+    {"do": "wrong_length"},
+    {"do": "slow", "bytes_per_s": 20000},
+    {"do": "chunked"},
+]
+
+
+def test_history_is_wrong_for_a_while(both):
+    agent = both.agent()
+    for n, rule in enumerate(WRONG_HISTORY):
+        agent.comfy.control({**HISTORY, **rule})
+        picture(agent.run(blue(n), f"t{n}"), rule)
+        agent.comfy.control({**HISTORY, **rule})
+        reply = agent.run({"1": node("TestRaise", message="no", kind="ValueError")}, f"u{n}")
+        assert (reply.status, reply.code, reply.json["error"]["node_id"]) == (500, "node_error", "1"), (rule, reply)
+    assert len(agent.comfy.prompts) == 2 * len(WRONG_HISTORY)
+
+
+def test_history_is_late(both):
+    """The end was announced, the entry comes later: neither queue nor history knows the prompt meanwhile."""
+    agent = both.agent()
+    agent.comfy.control({"at": "success", "do": "delay_entry", "ms": 300})
+    picture(agent.run(blue(), "t"))
+    assert len(agent.comfy.prompts) == 1
+
+
+def test_history_is_lost(both):
+    """What the socket told in one piece is as good; with a gap in it, the prompt is lost, not successful."""
+    agent = both.agent()
+    agent.comfy.control({"at": "success", "do": "lose_entry"})
+    picture(agent.run(blue(), "told"))
+    agent.comfy.control({"at": "success", "do": "lose_entry"})
+    reply = agent.run({"1": node("TestRaise", message="no", kind="ValueError")}, "raised")
+    assert (reply.status, reply.code) == (500, "node_error")
+    agent.comfy.control({"at": "success", "do": "lose_entry"}, {"at": "ws", "type": "executed", "do": "drop"})
+    reply = agent.run(blue(2), "gap")
+    assert (reply.status, reply.code) == (502, "prompt_lost"), reply
+    assert both.document("gap~task")["error"]["code"] == "prompt_lost"
+
+
+def test_the_queue_is_garbage_for_a_while(both):
+    agent = both.agent()
+    bodies = [NOISE, [], {"queue_running": 1, "queue_pending": {}},  # each look waits longer than the one before
+              {"queue_running": [1, [], [0], ["x", None]]}]
+    agent.comfy.control(*({**QUEUE, "do": "answer", "status": 200, "body": body, "skip": n}
+                          for n, body in enumerate(bodies)), {"at": "node", "do": "hold", "class": "TestSteps"})
+    waiting = later(agent.run, blue(), "t")
+    agent.comfy.await_hold("node")
+    agent.comfy.control({"at": "now", "do": "ws_drop"})
+    until("the queue to be read", lambda: agent.comfy.state()["requests"].get("GET /queue", 0) > len(bodies))
+    assert running(agent, "t")
+    agent.comfy.release()
+    picture(waiting.result())
+    assert len(agent.comfy.prompts) == 1
+
+
+def test_history_and_queue_are_garbage_for_good(world):
+    """It cannot be told how it ended, and that is what is said."""
+    agent = world.agent()
+    agent.comfy.control({**HISTORY, "do": "answer", "status": 500, "times": 0},
+                        {**QUEUE, "do": "answer", "status": 500, "times": 0},
+                        {"at": "ws", "type": "executed", "do": "garble", "times": 0})
+    reply = agent.run(blue(), "t")  # some 20 s: ten looks
+    assert (reply.status, reply.code) == (502, "comfyui_garbage"), reply
+    agent.comfy.reset()
+    picture(agent.run(blue(2)))
+
+
+# --- outputs ---------------------------------------------------------------------------------------
+
+
+def test_an_output_that_is_not_there(both):
+    agent = both.agent()
+    agent.comfy.control({"at": "http", "route": "HEAD /view", "do": "answer", "status": 404, "body": ""})
+    reply = agent.run(blue(), "t")
+    assert (reply.status, reply.json["message"], reply.code) == (502, "MarshalResultError", "output_missing")
+    error = reply.json["error"]
+    assert (error["node_id"], error["type"]) == ("2", "output") and error["filename"].startswith("x_")
+    assert both.document("t~task")["status"] == "failed"
+
+
+def test_an_output_that_cannot_be_had(world):
+    agent = world.agent()
+    for status in (204, 206, 302, 403, 500):
+        agent.comfy.control({"at": "http", "route": "HEAD /view", "do": "answer", "status": status, "body": ""})
+        reply = agent.run(blue(status))
+        assert (reply.status, reply.code) == (502, "output_missing"), (status, reply)
+
+
+def test_an_output_that_is_asked_for_again(world):
+    agent = world.agent()
+    for n, rule in enumerate(({"do": "close"}, {"do": "answer", "status": 200, "body": "",
+                                               "headers": {"content-length": "x"}})):
+        agent.comfy.control({"at": "http", "route": "HEAD /view", **rule})
+        picture(agent.run(blue(n)), rule)
+
+
+def broken(agent, prompt, task_id):
+    """A 200 whose body does not come to its end, or an error: never a whole 200."""
+    try:
+        reply = agent.run(prompt, task_id)
+    except (http.client.IncompleteRead, ConnectionError, http.client.HTTPException):
+        return True
+    assert reply.status == 502, reply
+    return False
+
+
+def test_an_output_of_another_length_than_was_told(both):
+    agent = both.agent()
+    agent.comfy.control({"at": "http", "route": "HEAD /view", "do": "answer", "status": 200, "body": ""})
+    assert broken(agent, blue(), "t")
+
+
+BROKEN_VIEW = [
+    {"do": "truncate"},
+    {"do": "truncate", "bytes": 0},
+    {"do": "wrong_length", "by": -1},
+    {"do": "wrong_length", "by": 1},
+    {"do": "answer", "status": 404, "body": "gone"},
+    {"do": "answer", "status": 200, "body": "another file"},
+    {"do": "answer", "status": 200, "body": "x" * 100_000},
+    {"do": "answer", "status": 206, "body": "part"},
+    {"do": "close"},
+]
+
+
+def test_an_output_that_breaks_while_it_is_sent(both):
+    """The status line has gone out: the framing breaks, so that nobody takes it for whole."""
+    agent = both.agent()
+    for n, rule in enumerate(BROKEN_VIEW):
+        agent.comfy.control({"at": "http", "route": "GET /view", "times": 2, **rule})
+        assert broken(agent, blue(n), f"t{n}"), rule
+        agent.comfy.reset()
+        picture(agent.run(blue(n), f"t{n}"), rule)  # it did succeed, and can be had once ComfyUI is sane
+    assert agent.comfy.prompts == []
+
+
+def test_another_output_of_the_same_length(both):
+    """Somebody overwrites the file between our first look at it and its sending; or it is a 404 of that length."""
+    agent = both.agent()
+    prompt = {"1": node("TestBigImage", bytes=1000, filename_prefix="big")}
+    agent.comfy.control({"at": "http", "route": "GET /view", "do": "hold"})
+    waiting = later(broken, agent, prompt, "t")
+    agent.comfy.await_hold("http")
+    (file,) = both.output.glob("big*")
+    file.with_suffix(".new").write_bytes(b"x" * 1000)
+    os.utime(file.with_suffix(".new"), (1, 1))
+    file.with_suffix(".new").rename(file)
+    agent.comfy.release()
+    assert waiting.result()
+    agent.comfy.control({"at": "http", "route": "GET /view", "do": "answer", "status": 404, "body": "x" * 1000})
+    assert broken(agent, {"1": node("TestBigImage", bytes=1000, filename_prefix="large")}, "u")
+
+
+def test_comfyui_dies_while_a_result_is_sent(both):
+    agent = both.agent()
+    pid = agent.comfy.state()["pid"]
+    agent.comfy.control({"at": "view", "do": "exit", "code": 3})
+    prompt = {"1": node("TestBigImage", bytes=8 << 20, filename_prefix="big")}
+    assert broken(agent, prompt, "t")
+    another_comfyui(agent, pid)
+    reply = agent.run(prompt, "t")
+    assert reply.status == 200 and len(reply.json["1"]["results"][0]) > 8 << 20
+    assert agent.comfy.prompts == [], "it has not run again"
+
+
+# --- death -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["prompt_received", "before_reply", "node", "progress", "executed", "success",
+                                    "history"])
+def test_comfyui_dies_at(both, moment):
+    """Whatever state the task is in: it is run again, or was over already. The new process runs it once."""
+    agent = both.agent()
+    pid = agent.comfy.state()["pid"]
+    agent.comfy.control({"at": moment, "do": "signal"})
+    picture(agent.run(blue(), "t"))
+    record = agent.record("t").json
+    assert record["status"] == "succeeded" and record["attempt"] in (1, 2)
+    assert agent.comfy.state()["pid"] != pid
+    assert len(agent.comfy.prompts) == record["attempt"] - 1 or moment == "prompt_received"
+
+
+def test_comfyui_dies_at_its_boot(both):
+    """A task that waits for it meanwhile goes on waiting."""
+    agent = both.agent(ready=False, comfy_env={"STANDIN_BOOT_MS": "100", "STANDIN_MISBEHAVE": json.dumps(
+        {"at": "boot", "do": "sleep", "ms": 600})})
+    until("the agent to answer", agent.answers)
+    waiting = later(agent.run, blue(), "t")
+    until("it to wait", lambda: agent.record("t").status == 200)
+    group = until("ComfyUI to start", lambda: standin_pids(agent))
+    os.kill(group[0], signal.SIGKILL)
+    picture(waiting.result())
+    assert agent.record("t").json["attempt"] == 1
+
+
+def test_comfyui_dies_while_a_task_waits_and_while_one_is_collected(both):
+    agent = both.agent()
+    agent.comfy.control({"at": "http", "route": "HEAD /view", "do": "signal"})
+    first = later(agent.run, blue(1), "first")
+    second = later(agent.run, blue(2), "second")
+    picture(first.result())
+    picture(second.result())
+    assert agent.record("first").json["attempt"] == 1 or agent.record("second").json["attempt"] == 1
+
+
+def standin_pids(agent):
+    """The stand-ins that this agent has started: those with its port in their command line."""
+    found = []
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError, ValueError):
+            line = open(f"/proc/{int(name)}/cmdline", "rb").read().split(b"\0")
+            if str(agent.comfy.port).encode() in line and b"--age" in line and b"comfy-agent" not in line[0]:
+                found.append(int(name))
+    return found
+
+
+TASKS, ROUNDS, KILLS = 500, 5, 3  # in each round: more kills in a row would make the agent wait between starts
+
+
+def killed_prompt(n):
+    """Fast ones; every tenth raises."""
+    if n % 10 == 0:
+        return {"1": node("TestRaise", message=f"{n}", kind="ValueError")}
+    return {**image_prompt(n, prefix=f"own{n}"), "3": node("TestSleep", ms=n % 7, seed=n)}
+
+
+def kill_at_random(agent, dice, over):
+    """Kills ComfyUI a few times, each time some moments after it began to work."""
+    for _ in range(KILLS):
+        pid = until("ComfyUI to work", lambda: over.is_set() or (agent.is_ready() and agent.comfy.state()["pid"]))
+        if over.wait(dice.uniform(0, 0.25)):
+            return
+        os.kill(pid, signal.SIGKILL)
+        until("its end to be noticed", lambda: not os.path.exists(f"/proc/{pid}"))
+
+
+def right_end(world, n, reply):
+    """The caller was told the truth, the store says the same; the attempt that counts."""
+    record = world.document(f"t{n}~task")
+    if n % 10 == 0:
+        assert (reply.status, reply.code, reply.json["error"]["detail"]) == (500, "node_error", f"{n}"), reply
+    else:
+        assert reply.status == 200, reply
+        (file,) = reply.json["2"]["images"]
+        assert file["filename"].startswith(f"own{n}_") and (world.output / file["filename"]).exists()
+        assert reply.json["3"]["text"] == ["slept"]
+    assert record["status"] == reply.headers["task-status"]
+    assert world.document(f"t{n}~end.{record['attempt']}")["status"] == record["status"]
+    ends = [each for each in range(1, record["attempt"] + 1) if "status" in world.document(f"t{n}~end.{each}")]
+    assert ends == [record["attempt"]], "one end"
+    return record["attempt"]
+
+
+@pytest.mark.release
+def test_500_tasks_with_comfyui_killed_at_random_moments(both):
+    """Every task ends once and rightly, and none is given to ComfyUI more often than its attempts say."""
+    began = time.monotonic()
+    attempts = Counter()
+    kills = taken = 0
+    for number in range(ROUNDS):
+        agent = both.agent(f"agent{number}", env={"MAX_CONCURRENCY": "4", "MAX_QUEUE": "600", "MAX_ATTEMPTS": "100"})
+        over = threading.Event()
+        killer = later(kill_at_random, agent, random.Random(number), over)
+        mine = range(number, TASKS, ROUNDS)
+        with ThreadPoolExecutor(32) as pool:
+            replies = list(pool.map(lambda n: agent.run(killed_prompt(n), f"t{n}", query="?results=none"), mine))
+        over.set()
+        killer.result()
+        attempts.update(right_end(both, n, reply) for n, reply in zip(mine, replies))
+        taken += agent.text().count("got prompt")
+        kills += agent.text().count("was killed by signal 9")
+        agent.stop()
+    took = time.monotonic() - began
+    most = sum(attempt * count for attempt, count in attempts.items())
+    print(f"\nComfyUI {both.age}: {TASKS} tasks, {kills} kills, {took:.1f} s\n"
+          f"  ended in attempt  {dict(sorted(attempts.items()))}\n"
+          f"  given to ComfyUI  {taken} times, at most {most} by the records")
+    assert sum(attempts.values()) == TASKS
+    assert kills >= ROUNDS
+    assert taken <= most
+    assert took < 60
+
+
+def test_a_run_that_was_over_at_once_asks_again_for_its_outputs(both):
+    """Its timer still stands at RUN_TIMEOUT: the next try must not wait for that."""
+    agent = both.agent()
+    agent.comfy.control({"at": "http", "route": "POST /prompt", "do": "finish"},
+                        {"at": "http", "route": "HEAD /view", "do": "close", "times": 4})
+    reply = agent.run(image_prompt(1), "t", timeout=20)
+    assert reply.status == 200, reply
