@@ -86,9 +86,13 @@ class Instance:
         return found
 
     def signal_all(self, number):
-        for pid in self.processes():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, number)
+        """Also those that are started meanwhile."""
+        told = set()
+        while new := [pid for pid in self.processes() if pid not in told]:
+            for pid in new:
+                told.add(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, number)
 
     def freeze(self):
         if not self.frozen and not self.dead and not self.leaving:

@@ -252,6 +252,21 @@ def test_a_freeze_in_the_middle_of_a_run_ends_nothing(world, make_fc):
     assert "did not run for" in instance.log.read_text()
 
 
+def test_a_freeze_while_comfyui_starts_does_not_count(world, make_fc):
+    fc = make_fc({"STARTUP_TIMEOUT": "6s", "STANDIN_BOOT_MS": "2500"})
+    answers = []
+    caller = threading.Thread(target=lambda: answers.append(call(fc, image_prompt(), "t")))
+    caller.start()
+    until("it to wait", lambda: world.document("t~task"))
+    (instance,) = fc.instances
+    instance.signal_all(signal.SIGSTOP)
+    time.sleep(6.5)
+    instance.signal_all(signal.SIGCONT)
+    caller.join(60)
+    assert answers[0].status == 200, answers
+    assert instance.log.read_text().count("starting, was") == 1
+
+
 # --- hooks ---------------------------------------------------------------------------------------
 
 
