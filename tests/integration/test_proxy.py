@@ -337,6 +337,7 @@ def test_comfyui_killed_during_a_download(world):
             total += len(part)
     assert total < 64 * MIB
     connection.close()
+    until("its death to be seen", lambda: agent.get("/readyz").status == 503)
     agent.wait_ready()
     assert agent.get("/queue").status == 200
 
