@@ -314,7 +314,7 @@ def test_an_output_that_breaks_while_it_is_sent(both):
 
 
 def test_another_output_of_the_same_length(both):
-    """Somebody overwrites the file between our first look at it and its sending; or it is a 404 of that length."""
+    """Somebody overwrites the file between our first look at it and its sending; or it is a refusal of that length."""
     agent = both.agent()
     prompt = {"1": node("TestBigImage", bytes=1000, filename_prefix="big")}
     agent.comfy.control({"at": "http", "route": "GET /view", "do": "hold"})
@@ -326,8 +326,9 @@ def test_another_output_of_the_same_length(both):
     file.with_suffix(".new").rename(file)
     agent.comfy.release()
     assert waiting.result()
-    agent.comfy.control({"at": "http", "route": "GET /view", "do": "answer", "status": 404, "body": "x" * 1000})
-    assert broken(agent, {"1": node("TestBigImage", bytes=1000, filename_prefix="large")}, "u")
+    for status in (404, 500):
+        agent.comfy.control({"at": "http", "route": "GET /view", "do": "answer", "status": status, "body": "x" * 1000})
+        assert broken(agent, {"1": node("TestBigImage", bytes=1000, filename_prefix="large")}, f"u{status}"), status
 
 
 def test_comfyui_dies_while_a_result_is_sent(both):
