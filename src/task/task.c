@@ -178,6 +178,17 @@ void task_take_prompt(struct task *t, struct prompt *take_prompt)
     t->prompt.task_id = SLICE_EMPTY;
     if (t->prompt.extra_data.len == 0 && t->prompt.targets.len == 0)
         buf_done(&t->prompt.body);
+    if (t->source == NULL)
+        task_show_prompt(t);
+}
+
+void task_show_prompt(struct task *t)
+{
+    progress_done(&t->progress);
+    progress_init(&t->progress, &t->prompt);
+    blob_unref(t->nodes_blob); /* no rendering of before is taken for one of now */
+    blob_unref(t->record_blob);
+    t->nodes_blob = t->record_blob = NULL;
 }
 
 struct task *task_new(struct task_hub *h, struct task_spec *spec)
@@ -208,7 +219,6 @@ struct task *task_new(struct task_hub *h, struct task_spec *spec)
     t->queued_at = clock_mono_ms();
     buf_init(&t->metadata, SIZE_MAX);
     task_take_prompt(t, spec->take_prompt);
-    progress_init(&t->progress, &t->prompt);
     comfy_request_init(&t->req);
     task_set_timer(t, UINT64_MAX);
     return t;

@@ -35,10 +35,7 @@ bool task_try_again(struct task *t, const struct failure *why)
 
 void task_begin_again(struct task *t)
 {
-    progress_done(&t->progress);
-    progress_init(&t->progress, &t->prompt);
-    blob_unref(t->nodes_blob); /* no rendering of before is taken for one of now */
-    t->nodes_blob = NULL;
+    task_show_prompt(t);
     blob_unref(t->source); /* what it was a view of */
     t->source = NULL;
     t->over = t->saw_success = t->missed = t->guessed = t->id_known = false;

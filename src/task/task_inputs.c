@@ -16,15 +16,11 @@ static void inputs_fail(struct task *t, const struct inputs_fault *fault)
     task_finish(t, TASK_FAILED, f);
 }
 
-/* The node map's ids lie in the old text. */
 static void inputs_take_text(struct task *t, struct buf *take_text)
 {
-    progress_done(&t->progress);
     enum err_code code = prompt_set_text(&t->prompt, take_text);
     ASSERT(code == ERR_OK); /* only strings were replaced by strings */
-    progress_init(&t->progress, &t->prompt);
-    blob_unref(t->nodes_blob);
-    t->nodes_blob = NULL;
+    task_show_prompt(t);
 }
 
 static void inputs_on_done(void *ctx, const struct inputs_fault *fault, struct buf *take_text)

@@ -367,7 +367,7 @@ void task_mirror_follow(struct task *t, unsigned attempt)
 static void mirror_enter(struct task *t)
 {
     t->state = STATE_MIRROR;
-    t->claimed = t->store_failed = false;
+    t->claimed = false;
     (void)uv_timer_stop(&t->timer);
     task_hub_place(t->hub, t, PLACE_CLAIMING);
     task_hub_count_mirror(t->hub, 1);

@@ -176,6 +176,8 @@ struct task *task_new(struct task_hub *h, struct task_spec *spec);
 void task_step(struct task *t);
 void task_changed(struct task *t);
 void task_take_prompt(struct task *t, struct prompt *take_prompt); /* and forgets its own */
+/* Its progress is none yet, of the prompt's nodes, whose ids lie in the prompt's text. */
+void task_show_prompt(struct task *t);
 void task_set_status(struct task *t, enum task_status status);
 void task_put_off(struct task *t, uint64_t gap_ms); /* the process did not run for so long */
 void task_set_timer(struct task *t, uint64_t ms);   /* or when its time is up, if that is earlier */

@@ -110,6 +110,47 @@ static void end_fail(struct task *t, const struct err *err)
     task_hub_stored(t->hub, t);
 }
 
+static void end_write(struct task *t);
+
+/* Whose end is there? Ours, if an answer of the store was late. Another's: what was told does not
+ * change any more, and whoever asks from now on gets the record. */
+static void end_on_read(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    struct blob *text = op->doc[0].value;
+    t->op_busy = false;
+    if (t->state == STATE_ENDED) {
+        /* the hub gave it up meanwhile */
+    } else if (op->doc[0].result != ERR_OK) {
+        end_fail(t, &op->err);
+    } else if (slice_eq(blob_slice(text), blob_slice(task_record(t)))) {
+        t->end_created = true;
+        end_write(t);
+    } else {
+        log_error("store", "task %s: its end is not stored, another instance's is", t->id);
+        t->state = STATE_ENDED;
+        task_hub_remove(t->hub, t);
+    }
+    blob_unref(text);
+    closer_release(&t->closer);
+}
+
+/* Who was told nothing yet hears what the record says. */
+static void end_on_exists(struct task *t)
+{
+    struct store_op *op = &t->op;
+    if (!t->store_failed && t->given) {
+        task_mirror_after_loss(t);
+        return;
+    }
+    *op = (struct store_op){.n = 1, .deadline_ms = TASK_CLAIM_MS, .done = end_on_read, .ctx = t};
+    op->doc[0].verb = STORE_GET;
+    (void)snprintf(op->doc[0].key, sizeof(op->doc[0].key), "%s~end.%u", t->id, t->attempt);
+    t->op_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, op);
+}
+
 static void end_on_stored(struct store_op *op)
 {
     struct task *t = op->ctx;
@@ -120,7 +161,7 @@ static void end_on_stored(struct store_op *op)
     if (t->state == STATE_ENDED) {
         /* the hub gave it up meanwhile: nobody is left to be told */
     } else if (op->doc[0].result == ERR_EXISTS && !t->end_created) {
-        task_mirror_after_loss(t);
+        end_on_exists(t);
     } else if (ok) {
         t->stored = true;
         t->state = STATE_ENDED;

@@ -102,6 +102,71 @@ def test_an_accepted_task_outlives_a_store_that_is_away_when_comfyui_dies(world)
     assert world.document("t~task")["attempt"] == 2
 
 
+def test_an_end_that_was_told_stays_though_another_took_the_task_over(world):
+    """Its store is away when it ends, its results are being sent, and its lease runs out."""
+    agent = world.agent(env=LEASE)
+    agent.comfy.control({"at": "http", "route": "GET /view", "do": "hold", "name": "view"},
+                        {"at": "node", "do": "hold", "class": "SaveImage"})
+    run = later(agent.run, image_prompt(1), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    record = world.document("t~task")
+    away = world.directory / "away"
+    world.store.rename(away)
+    world.store.write_text("in the way")
+    agent.comfy.release()
+    agent.comfy.await_hold("http")
+    (away / "t~end.1").write_text(json.dumps({"superseded": {"instance": "other", "at": 1}}))
+    newer = {**record, "attempt": 2, "rev": 1000, "instance": "other"}
+    (away / "t~task").write_text(json.dumps(newer))
+    world.store.unlink()
+    away.rename(world.store)
+    until("it to be seen", lambda: "its end is not stored" in agent.text())
+    agent.comfy.release("view")
+    reply = run.result()
+    assert (reply.status, reply.headers["task-stored"]) == (200, "no")
+    assert agent.record("t").json == newer, "who asks from now on is told what is stored"
+
+
+def test_an_end_that_was_stored_though_no_answer_said_so_is_ours(world):
+    agent = world.agent(env=LEASE)
+    agent.comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    run = later(agent.run, steps_prompt(3), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    away = world.directory / "away"
+    world.store.rename(away)
+    world.store.write_text("in the way")
+    agent.comfy.release()
+    assert run.result().headers["task-stored"] == "no"
+    ended = agent.get("/api/tasks/t")
+    assert ended.json["status"] == "succeeded"
+    (away / "t~end.1").write_bytes(ended.body)
+    world.store.unlink()
+    away.rename(world.store)
+    until("its copies to be stored", lambda: world.document("t~task") == ended.json)
+
+
+def test_what_is_read_of_a_dead_owners_prompt_can_be_looked_at_at_once(world):
+    """Claimed, and its owner died before it wrote a record; the next cannot fence it yet."""
+    comfy = world.comfyui()
+    donor = world.agent("donor", url=comfy.url, env=LEASE)
+    comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    later(donor.run, steps_prompt(3), "x")
+    until("the task to run", lambda: running(donor, "x"))
+    donor.signal(signal.SIGKILL)
+    donor.wait()
+    comfy.release()
+    for name in ("x", "x~task", "x~ctl"):
+        (world.store / name).unlink(missing_ok=True)
+    (world.store / "x~end.1").mkdir()
+    agent = world.agent(url=comfy.url, env=LEASE)
+    waiting = later(agent.run, steps_prompt(3), "x")
+    until("the claim to be read", lambda: "store_documents_read_total 0" not in agent.get("/metrics").body.decode())
+    look = agent.get("/api/status?id=x")
+    assert look.status == 200 and list(look.json) == ["1"], look
+    (world.store / "x~end.1").rmdir()
+    assert waiting.result().status == 200
+
+
 # --- ComfyUI goes ----------------------------------------------------------------------------------
 
 
@@ -196,11 +261,12 @@ def test_a_wish_reaches_the_attempt_after_a_crash(world):
 
 def test_an_earlier_wish_is_not_for_who_asks_again(world):
     comfy, agents = two_agents(world)
-    waiting = later(agents[0].run, steps_prompt(150, 20), "t")
+    prompt = steps_prompt(250, 20)  # long enough to hear of a wish twice
+    waiting = later(agents[0].run, prompt, "t")
     until("the task to run", lambda: running(agents[0], "t"))
     agents[1].ask("DELETE", "/api/tasks/t")
     assert waiting.result().code == "cancelled"
-    assert agents[0].run(steps_prompt(150, 20), "t").status == 200
+    assert agents[0].run(prompt, "t").status == 200
 
 
 # --- seeds, outputs --------------------------------------------------------------------------------
