@@ -70,6 +70,11 @@ static void read_status(struct event *e)
     e->is_greeting = string_member(e->data, "sid").len > 0;
 }
 
+static void read_unknown(struct event *e)
+{
+    e->type = e->prompt_id.len > 0 ? EVENT_OTHER : EVENT_FOREIGN;
+}
+
 static void read_start(struct event *e)
 {
     e->type = EVENT_START;
@@ -100,6 +105,14 @@ static const struct {
     {"execution_interrupted", read_interrupted},
 };
 
+static void (*reader_of(struct slice type))(struct event *e)
+{
+    for (size_t i = 0; i < ARRAY_LEN(readers); i++)
+        if (json_string_is(type, readers[i].name))
+            return readers[i].read;
+    return read_unknown;
+}
+
 void event_parse(struct event *ret, struct slice message)
 {
     *ret = (struct event){.type = EVENT_OTHER};
@@ -112,20 +125,15 @@ void event_parse(struct event *ret, struct slice message)
     struct slice type = json_kind(top) == JSON_OBJECT ? string_member(top, "type") : SLICE_EMPTY;
     if (type.len == 0)
         return;
-    ret->type = EVENT_OTHER;
-    for (size_t i = 0; i < ARRAY_LEN(readers); i++) {
-        if (!json_string_is(type, readers[i].name))
-            continue;
-        ret->data = member_of_kind(top, "data", JSON_OBJECT);
-        if (ret->data.len == 0) {
-            ret->type = EVENT_ODD;
-            return;
-        }
+    void (*read)(struct event * e) = reader_of(type);
+    ret->data = member_of_kind(top, "data", JSON_OBJECT);
+    if (ret->data.len > 0) {
         ret->prompt_id = string_member(ret->data, "prompt_id");
         ret->node = string_member(ret->data, "node");
         ret->display_node = string_member(ret->data, "display_node");
-        readers[i].read(ret);
-        return;
+        read(ret);
+    } else if (read == read_unknown) {
+        read(ret);
     }
 }
 

@@ -10,8 +10,10 @@
 #include "json_scan.h"
 
 enum event_type {
-    EVENT_OTHER, /* known to be of no interest: progress_state, logs, custom nodes' own */
-    EVENT_ODD,   /* not understood: something may have been missed */
+    EVENT_OTHER,   /* of a prompt, but of no interest: progress_state, a type not known to us */
+    EVENT_FOREIGN, /* a type not known to us that names no prompt: a custom node's own broadcast,
+                      which may come from a thread that goes on whatever the prompt does */
+    EVENT_ODD,     /* not understood: something may have been missed */
     EVENT_STATUS,
     EVENT_START,
     EVENT_CACHED,    /* nodes */

@@ -628,8 +628,10 @@ void task_hub_on_event(struct task_hub *h, const struct event *e)
             task_on_event(t, e);
         return;
     }
-    if (e->type == EVENT_STATUS)
-        return; /* counts everybody's prompts: no news of ours */
+    /* Counts everybody's prompts, or is of a thread that talks on while a prompt hangs: no news of
+     * ours. */
+    if (e->type == EVENT_STATUS || e->type == EVENT_FOREIGN)
+        return;
     /* A preview without an id is of the prompt that executes: the one of the last event. */
     static const struct event sign_of_life = {.type = EVENT_OTHER};
     const struct task *of = h->last;

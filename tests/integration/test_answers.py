@@ -1,13 +1,15 @@
 """What callers are told: envelope, statuses, ids, and what happens when they leave."""
 
+import contextlib
 import json
 import re
 import threading
+import time
 from urllib.parse import quote
 
 import pytest
 
-from world import Peer, ask, image_prompt, node, post, sleep_prompt, steps_prompt, until
+from world import Peer, ask, image_prompt, later, node, post, running, sleep_prompt, steps_prompt, until
 
 NODE = '"1":{"class_type":"TestText","inputs":{"text":"x"}}'
 
@@ -246,6 +248,20 @@ def test_a_comfyui_that_says_nothing_for_too_long_is_504_and_a_fresh_one(world):
     check_envelope(reply, 504, "stalled", "CallComfyUIPromptError")
     assert agent.run({"1": node("TestText", text="x")}).status == 200
     assert agent.comfy.state()["pid"] != pid
+
+
+def test_what_custom_nodes_tell_everybody_is_no_news_of_a_prompt_that_hangs(both):
+    """As monitors of the GPU do, from threads of their own."""
+    agent = both.agent(env={"STALL_TIMEOUT": "1s", "MAX_ATTEMPTS": "1"})
+    run = later(agent.run, {"1": node("TestHang", ms=12_000)}, "t")
+    until("the task to run", lambda: running(agent, "t"))
+    while not run.done():
+        for type_ in ("crystools.monitor", "status"):
+            text = json.dumps({"type": type_, "data": {"device_type": "cuda"}})
+            with contextlib.suppress(OSError):
+                agent.comfy.control({"at": "now", "do": "ws_text", "text": text})
+        time.sleep(0.2)
+    check_envelope(run.result(), 504, "stalled", "CallComfyUIPromptError")
 
 
 # --- ids -------------------------------------------------------------------------------------------

@@ -33,8 +33,9 @@ static void every_known_message_is_told_apart(void **state)
         {"{\"type\": \"execution_error\", \"data\": {}}", EVENT_ERROR},
         {"{\"type\": \"execution_interrupted\", \"data\": {}}", EVENT_INTERRUPTED},
         {"{\"type\": \"progress_state\", \"data\": {\"nodes\": {}}}", EVENT_OTHER},
-        {"{\"type\": \"logs\", \"data\": [1]}", EVENT_OTHER},
-        {"{\"type\": \"pack.event\", \"data\": null}", EVENT_OTHER},
+        {"{\"type\": \"logs\", \"data\": [1]}", EVENT_FOREIGN},
+        {"{\"type\": \"pack.event\", \"data\": null}", EVENT_FOREIGN},
+        {"{\"type\": \"pack.event\", \"data\": {\"prompt_id\": \"p\"}}", EVENT_OTHER},
         {"{\"type\": \"progress\", \"data\": {\"value\": \"a\", \"max\": 4}}", EVENT_OTHER},
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
