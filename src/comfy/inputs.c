@@ -12,7 +12,7 @@ enum { NAME_HASH = 40, NAME_MAX_LEN = 64 };
 struct known {             /* what is remembered: a class's object_info, or an uploaded name */
     struct list_node link; /* newest first */
     char *key;             /* class token, or the name's hash */
-    char *value;           /* JSON text, or the name that ComfyUI gave */
+    char *value;           /* JSON text; of an upload: the name that ComfyUI gave, as a token */
 };
 
 struct inputs {
@@ -59,7 +59,7 @@ static void known_free(struct known *k)
     free(k);
 }
 
-static const char *known_get(struct list_node *list, struct slice key)
+static char *known_get(struct list_node *list, struct slice key)
 {
     LIST_FOREACH (node, list) {
         struct known *k = CONTAINER_OF(node, struct known, link);
@@ -181,23 +181,26 @@ static void job_go_on(struct inputs_job *j)
 
 static void job_replace(struct inputs_job *j, const char *name)
 {
-    struct buf token;
-    buf_init(&token, SIZE_MAX);
-    buf_add_json_string(&token, slice_of(name));
-    splice_replace(&j->edits, buf_slice(&j->prompt->text), job_input(j)->value, token.ptr);
-    buf_done(&token);
+    splice_replace(&j->edits, buf_slice(&j->prompt->text), job_input(j)->value, name);
     j->at++;
     buf_done(&j->content);
     job_go_on(j);
 }
 
-/* {"name": …, "subfolder": "", "type": "input"}: ComfyUI may have chosen another name. */
-static bool read_upload(struct slice body, struct buf *name)
+/* {"name": …, "subfolder": "", "type": "input"}: ComfyUI may have chosen another name. It is
+ * spelled anew: a prompt must be stricter than what ComfyUI says. */
+static bool read_upload(struct slice body, struct buf *ret_name)
 {
     struct slice value;
-    return json_check(body, &json_from_comfyui, NULL, NULL) == ERR_OK &&
-           json_get(json_trim(body), "name", &value) && json_kind(value) == JSON_STRING &&
-           json_unescape(value, name) == ERR_OK && name->len > 0;
+    struct buf name;
+    buf_init(&name, 1024);
+    bool read = json_check(body, &json_from_comfyui, NULL, NULL) == ERR_OK &&
+                json_get(json_trim(body), "name", &value) && json_kind(value) == JSON_STRING &&
+                json_unescape(value, &name) == ERR_OK && name.len > 0;
+    if (read)
+        buf_add_json_string(ret_name, buf_slice(&name));
+    buf_done(&name);
+    return read;
 }
 
 static void job_on_uploaded(struct comfy_request *r, const struct err *err)
@@ -205,7 +208,7 @@ static void job_on_uploaded(struct comfy_request *r, const struct err *err)
     struct inputs_job *j = r->ctx;
     struct buf name;
     char why[64];
-    buf_init(&name, 1024);
+    buf_init(&name, SIZE_MAX);
     if (err != NULL) {
         job_fail(j, true, err->code, err->msg);
     } else if (r->status == 413) {
@@ -230,15 +233,38 @@ static void job_on_uploaded(struct comfy_request *r, const struct err *err)
 static void job_upload(struct inputs_job *j)
 {
     char name[NAME_MAX_LEN];
-    const char *known = known_get(&j->in->uploaded, slice_of(j->hash));
-    if (known != NULL) {
-        job_replace(j, known);
-        return;
-    }
     (void)snprintf(name, sizeof(name), "%.*s.%s", NAME_HASH, j->hash, j->ending);
     j->req.done = job_on_uploaded;
     j->req.ctx = j;
     comfy_upload(j->in->options.comfy, &j->req, name, buf_slice(&j->content));
+}
+
+static void job_on_looked(struct comfy_request *r, const struct err *err)
+{
+    struct inputs_job *j = r->ctx;
+    const char *known = known_get(&j->in->uploaded, slice_of(j->hash));
+    if (j->cancelled)
+        job_go_on(j);
+    else if (err == NULL && r->status == 200 && known != NULL)
+        job_replace(j, known);
+    else
+        job_upload(j);
+}
+
+/* What was uploaded before may have been tidied away since. */
+static void job_find_uploaded(struct inputs_job *j)
+{
+    char *known = known_get(&j->in->uploaded, slice_of(j->hash));
+    char no_subfolder[] = "\"\"";
+    char type[] = "\"input\"";
+    if (known == NULL) {
+        job_upload(j);
+        return;
+    }
+    j->req.done = job_on_looked;
+    j->req.ctx = j;
+    comfy_head_view(j->in->options.comfy, &j->req,
+                    &(struct progress_file){known, no_subfolder, type});
 }
 
 /* --- reading: decode, look what it is, hash ----------------------------------------------------
@@ -264,7 +290,7 @@ static void job_on_worked(uv_work_t *work, int status)
     j->working = false;
     buf_done(&j->text);
     if (j->ending != NULL && !j->cancelled) {
-        job_upload(j);
+        job_find_uploaded(j);
         return;
     }
     if (j->work_code == ERR_TOO_LARGE)

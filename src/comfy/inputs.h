@@ -6,7 +6,8 @@
  *                                                                ▲  (a worker thread)    │
  *                                                                └──────── next one ─────┘
  *
- * What was uploaded is remembered for ComfyUI's present life: the same content is sent once.
+ * What was uploaded is remembered for ComfyUI's present life: the same content is sent once, unless
+ * ComfyUI no longer has the file (it is asked).
  */
 #ifndef INPUTS_H
 #define INPUTS_H

@@ -162,6 +162,16 @@ def test_a_redirect_is_checked_like_a_first_address(world, site):
         assert reply.status == 400, (name, reply)
 
 
+def test_what_was_tidied_away_is_uploaded_again(both):
+    agent = both.agent()
+    image = "data:image/png;base64," + base64.b64encode(png("red")).decode()
+    assert agent.run(load(image)).status == 200
+    for file in both.input.iterdir():
+        file.unlink()
+    assert agent.run(load(image, upload="image")).status == 200
+    assert len(uploads(agent)) == 2
+
+
 def test_what_comfyui_forgot_is_uploaded_again(world):
     agent = world.agent()
     image = "data:image/png;base64," + base64.b64encode(png("red")).decode()
