@@ -52,7 +52,7 @@ static void task_on_notice(struct later_item *item)
         if (ended && !w->ended) {
             w->ended = true;
             w->on_end(w);
-        } else if (!ended && t->change_told && w->on_change != NULL) {
+        } else if (!ended && t->change_told && task_is_known(t) && w->on_change != NULL) {
             w->on_change(w);
         }
     }

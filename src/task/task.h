@@ -58,7 +58,8 @@ struct task_watch {
     /* NULL allowed. Only for tasks that run in this process, at the pace at which ComfyUI makes
      * them: who cannot take one lets it go. */
     void (*on_preview)(struct task_watch *w, const struct task_preview *p);
-    void (*on_change)(struct task_watch *w); /* NULL allowed; the node map or the status changed */
+    void (*on_change)(struct task_watch *w); /* NULL allowed; the node map or the status changed,
+                                                and task_is_known() */
     void (*on_end)(struct task_watch *w);    /* once; nothing follows */
     void *ctx;
     struct list_node link; /* the task's */
@@ -117,8 +118,8 @@ void task_leave(struct task *t);
 /* The time of whoever wants it is over: ends as timed out, like task_cancel(), or at_once: whatever
  * ComfyUI does. */
 void task_expire(struct task *t, bool at_once);
-/* Somebody waits for it until then (any clock, the same for all; 0: for ever); the latest counts.
- */
+/* Somebody waits for it until then (any clock, the same for all; UINT64_MAX: for ever); the latest
+ * counts. */
 void task_extend(struct task *t, uint64_t deadline_ms);
 uint64_t task_deadline(const struct task *t);
 

@@ -28,6 +28,17 @@ def leave(agent, prompt, headers):
     connection.close()
 
 
+def follow(agent, path):
+    """The statuses that somebody hears who polls until the end."""
+    heard, headers = [], {}
+    while not heard or heard[-1] not in ("succeeded", "failed", "cancelled"):
+        reply = agent.get(path, **headers)
+        assert reply.status in (200, 304), reply
+        heard.append(reply.headers["task-status"])
+        headers = {"if-none-match": reply.headers["etag"]}
+    return heard
+
+
 # --- half stored -----------------------------------------------------------------------------------
 
 
@@ -125,6 +136,25 @@ def test_an_end_that_was_told_stays_though_another_took_the_task_over(world):
     reply = run.result()
     assert (reply.status, reply.headers["task-stored"]) == (200, "no")
     assert agent.record("t").json == newer, "who asks from now on is told what is stored"
+
+
+def test_who_polls_an_owner_that_was_superseded_hears_the_other(world):
+    comfy, (owner, other) = two_agents(world)
+    comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    first = later(owner.run, steps_prompt(3), "t")
+    until("the task to run", lambda: running(owner, "t"))
+    second = later(other.run, steps_prompt(3), "t")
+    polls = [later(follow, owner, "/api/status?id=t&wait=30"), later(follow, owner, "/api/tasks/t?wait=30")]
+    time.sleep(0.3)
+    owner.signal(signal.SIGSTOP)
+    until("the other to take over", lambda: world.document("t~run.2") is not None)
+    owner.signal(signal.SIGCONT)
+    time.sleep(1)
+    comfy.release()
+    comfy.release()
+    for poll in polls:
+        assert set(poll.result()) <= {"queued", "preparing", "running", "succeeded"}, poll.result()
+    assert first.result().status == second.result().status == 200
 
 
 def test_an_end_that_was_stored_though_no_answer_said_so_is_ours(world):
