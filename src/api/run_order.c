@@ -141,11 +141,12 @@ static bool order_take_envelope_id(struct run_order *o, struct slice token)
 static struct task *order_create(struct run_order *o, struct task_spec *spec, bool *ret_joined,
                                  struct refusal *ret_why)
 {
-    /* Claimed and stored before its end is told: also what the platform may deliver again under
-     * the same request id, and what the caller is told a place to look for. */
+    /* Claimed, and stored before its end is told: an id from outside may come again (the platform
+     * delivers under the same request id), and who leaves early needs a place to look. */
     o->lasting = o->lasting || o->given;
     spec->id = o->id;
-    spec->given = o->lasting || o->wishes.has_wait || o->api->on_platform;
+    spec->given =
+        o->lasting || o->wishes.has_wait || o->api->on_platform || o->request_id[0] != '\0';
     spec->must_store = o->async || o->held;
     spec->waits = o->held;
     spec->request_id = o->request_id;
@@ -156,7 +157,7 @@ static struct task *order_create(struct run_order *o, struct task_spec *spec, bo
         refusal_set_err(ret_why, &err);
         return NULL;
     }
-    task_extend(t, o->limit_at);
+    task_extend(t, o->limit_at != 0 ? o->limit_at : UINT64_MAX);
     return t;
 }
 

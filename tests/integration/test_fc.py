@@ -370,14 +370,16 @@ def test_a_comfyui_that_does_not_stop_holds_up_no_end(world, make_fc):
     assert world.document(f"{fc_id}~task")["error"]["code"] == "run_timeout"
 
 
-def test_who_joined_with_more_time_gets_the_end(world):
+@pytest.mark.parametrize("more", [{"X-Fc-Function-Timeout": "60"}, {}], ids=["more", "all"])
+def test_who_joined_with_more_time_gets_the_end(world, more):
     agent = world.agent(env={"PLATFORM": "fc"})
     answers = {}
 
-    def run(name, seconds):
-        answers[name] = agent.run(steps_prompt(150, 20), "t", {"X-Fc-Function-Timeout": str(seconds)})
+    def run(name, headers):
+        answers[name] = agent.run(steps_prompt(150, 20), "t", headers)
 
-    callers = [threading.Thread(target=run, args=each) for each in (("short", 2), ("long", 60))]
+    callers = [threading.Thread(target=run, args=each)
+               for each in (("short", {"X-Fc-Function-Timeout": "2"}), ("long", more))]
     callers[0].start()
     until("it to run", lambda: is_running(world, "t"))
     callers[1].start()

@@ -54,6 +54,17 @@ def test_a_replay_outlives_the_agent(world):
     assert len(comfy.prompts) == 1
 
 
+def test_a_request_id_is_an_id_like_any_other(world):
+    agent = world.agent()
+    asked = {"x-fc-request-id": "r1"}
+    assert agent.run(image_prompt(1), headers=asked).status == 200
+    record = agent.record("r1").json
+    assert agent.run(image_prompt(2), headers=asked).status == 409
+    assert agent.run(image_prompt(1), headers=asked).status == 200
+    assert agent.record("r1").json == record
+    assert len(agent.comfy.prompts) == 1
+
+
 def test_the_same_id_with_another_prompt_is_409(world):
     comfy, agents = two_agents(world)
     waiting = later(agents[0].run, steps_prompt(20), "t")
