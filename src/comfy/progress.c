@@ -106,6 +106,8 @@ static void node_clear_outputs(struct progress *p, struct progress_node *n)
         free(n->files[i].type);
     }
     p->file_total -= n->file_count;
+    p->output_bytes -= n->output_bytes;
+    n->output_bytes = 0;
     free(n->files);
     free(n->texts);
     n->files = NULL;
@@ -131,6 +133,7 @@ void progress_reset(struct progress *p)
     }
     p->running = 0;
     p->done = 0;
+    p->truncated = false;
     buf_reset(&p->inner);
     p->rev++;
 }
@@ -153,26 +156,56 @@ static struct slice string_or(struct slice object, const char *key, const char *
     return slice_of(fallback);
 }
 
+static bool take_bytes(struct progress *p, struct progress_node *n, size_t bytes)
+{
+    if (p->output_bytes + bytes > PROGRESS_OUTPUTS_MAX) {
+        p->truncated = true;
+        return false;
+    }
+    p->output_bytes += bytes;
+    n->output_bytes += bytes;
+    return true;
+}
+
+/* A file is told twice, in the node map and in the list of outputs: tokens, and what is around
+ * them (media type, tag, address, names of members). */
+static size_t file_bytes(const struct progress_node *n, size_t tokens)
+{
+    enum { AROUND = 512 };
+    return 2 * tokens + n->id.len + AROUND;
+}
+
 /* A file is an object with a string `filename`, under whatever key. */
 static void add_file(struct progress *p, struct progress_node *n, struct slice item)
 {
     struct slice filename;
     if (!json_get(item, "filename", &filename) || json_kind(filename) != JSON_STRING)
         return;
-    if (p->file_total >= PROGRESS_FILES_MAX)
+    struct slice subfolder = string_or(item, "subfolder", "\"\"");
+    struct slice type = string_or(item, "type", "\"output\"");
+    if (p->file_total >= PROGRESS_FILES_MAX) {
+        p->truncated = true;
+        return;
+    }
+    if (!take_bytes(p, n, file_bytes(n, filename.len + subfolder.len + type.len)))
         return;
     n->files = xrealloc(n->files, (n->file_count + 1) * sizeof(*n->files));
     n->files[n->file_count++] = (struct progress_file){
         .filename = token_copy(filename),
-        .subfolder = token_copy(string_or(item, "subfolder", "\"\"")),
-        .type = token_copy(string_or(item, "type", "\"output\"")),
+        .subfolder = token_copy(subfolder),
+        .type = token_copy(type),
     };
     p->file_total++;
 }
 
-static void add_text(struct buf *texts, struct slice item)
+static void add_text(struct progress *p, struct progress_node *n, struct buf *texts,
+                     struct slice item)
 {
-    if (texts->len + item.len + 1 > PROGRESS_TEXT_MAX)
+    if (texts->len + item.len + 1 > PROGRESS_TEXT_MAX) {
+        p->truncated = true;
+        return;
+    }
+    if (!take_bytes(p, n, item.len + 1))
         return;
     if (texts->len > 0)
         buf_adds(texts, ",");
@@ -189,7 +222,7 @@ static void add_items(struct progress *p, struct progress_node *n, struct slice 
         if (json_kind(item) == JSON_OBJECT)
             add_file(p, n, item);
         else if (is_text && json_kind(item) == JSON_STRING)
-            add_text(texts, item);
+            add_text(p, n, texts, item);
     }
 }
 
@@ -209,7 +242,7 @@ static void node_add_output(struct progress *p, struct progress_node *n, struct 
         if (json_kind(value) == JSON_ARRAY)
             add_items(p, n, value, is_text, &texts);
         else if (is_text && json_kind(value) == JSON_STRING)
-            add_text(&texts, value);
+            add_text(p, n, &texts, value);
     }
     free(n->texts);
     n->texts = texts.len > 0 ? token_copy(buf_slice(&texts)) : NULL;
@@ -371,6 +404,7 @@ void progress_reconcile(struct progress *p, struct slice outputs, struct slice m
     struct slice output;
     for (unsigned i = 0; i < p->count; i++)
         node_clear_outputs(p, &p->nodes[i]);
+    p->truncated = false;
     json_iter_init(&it, outputs);
     while (json_next(&it, &id, &output)) {
         int at = progress_find(p, id);

@@ -10,7 +10,13 @@
 #include "event.h"
 #include "prompt.h"
 
-enum { PROGRESS_FILES_MAX = 10000, PROGRESS_TEXT_MAX = 1024 * 1024 };
+/* What outputs may take of a record, which a store takes only up to STORE_VALUE_MAX; the rest is
+ * for the nodes (PROMPT_RECORD_MAX), the error and the metadata. */
+enum {
+    PROGRESS_FILES_MAX = 10000,
+    PROGRESS_TEXT_MAX = 1024 * 1024,        /* of one node */
+    PROGRESS_OUTPUTS_MAX = 7 * 1024 * 1024, /* bytes of files and texts of all nodes */
+};
 
 /* A file that ComfyUI says it has made. Tokens as ComfyUI spelled them, NUL-terminated, ours. */
 struct progress_file {
@@ -26,8 +32,9 @@ struct progress_node {
     uint64_t start_s, updated_s; /* Unix time; 0: never */
     struct progress_file *files;
     unsigned file_count;
-    bool cached; /* it did not run: its outputs are those of an earlier run */
-    char *texts; /* elements of a JSON array, "" between brackets; NULL: none */
+    bool cached;         /* it did not run: its outputs are those of an earlier run */
+    char *texts;         /* elements of a JSON array, "" between brackets; NULL: none */
+    size_t output_bytes; /* that its files and texts take of a record */
 };
 
 struct progress {
@@ -39,6 +46,8 @@ struct progress {
     unsigned running; /* position + 1 of the node that executes; 0: none */
     unsigned done;
     unsigned file_total;
+    size_t output_bytes;
+    bool truncated;   /* there were more outputs than are kept */
     struct buf inner; /* real id of the inner node that executes, token; "" when none */
     uint64_t rev;
 };

@@ -89,12 +89,20 @@ static enum err_code check_node(struct prompt_node *node, struct slice value,
     return ERR_OK;
 }
 
+/* At most: an entry of the node map, and two seeds. */
+static size_t record_bytes(struct slice id)
+{
+    enum { AROUND = 200 };
+    return 3 * id.len + AROUND;
+}
+
 static enum err_code read_nodes(struct prompt *p, struct slice prompt, struct prompt_fault *fault)
 {
     struct json_iter it;
     struct slice key;
     struct slice value;
     unsigned cap = 0;
+    size_t bytes = 0;
     p->count = 0;
     json_iter_init(&it, prompt);
     while (json_next(&it, &key, &value)) {
@@ -108,6 +116,9 @@ static enum err_code read_nodes(struct prompt *p, struct slice prompt, struct pr
         if (code != ERR_OK)
             return code;
         p->count++;
+        bytes += record_bytes(key);
+        if (bytes > PROMPT_RECORD_MAX)
+            return refuse(fault, "json_too_complex", "the prompt has too many nodes", NULL);
     }
     if (p->count == 0)
         return refuse(fault, "not_a_prompt", "the prompt has no nodes", NULL);

@@ -17,7 +17,11 @@
 #include "codec.h"
 #include "json_scan.h"
 
-enum { PROMPT_NODE_ID_MAX = 256, PROMPT_METADATA_MAX = 64 * 1024 };
+enum {
+    PROMPT_NODE_ID_MAX = 256,
+    PROMPT_METADATA_MAX = 64 * 1024,
+    PROMPT_RECORD_MAX = 5 * 1024 * 1024, /* bytes that its nodes and seeds take of a record */
+};
 
 struct prompt_node {
     struct slice id;         /* the key's token, with its quotes, as the caller spelled it */

@@ -77,6 +77,8 @@ void record_render(const struct task *t, struct buf *out)
     buf_adds(out, ",\"metadata\":");
     buf_adds(out, t->metadata.len > 0 ? t->metadata.ptr : "null");
     add_outputs(t, out);
+    if (t->progress.truncated)
+        buf_adds(out, ",\"truncated\":true");
     buf_adds(out, ",\"nodes\":");
     progress_render(&t->progress, out);
     buf_adds(out, "}");

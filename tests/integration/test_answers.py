@@ -69,6 +69,8 @@ def test_what_is_too_complex_is_400(agent):
     assert "position" in check_envelope(agent.run(deep), 400, "json_too_complex")
     many = '{"a":[' + ",".join(["1"] * 200_001) + "]}"
     assert "position" in check_envelope(agent.run(many), 400, "json_too_complex")
+    nodes = {f"{n:0200}": node("TestText", text="x") for n in range(10_000)}
+    check_envelope(agent.run(nodes), 400, "json_too_complex")
 
 
 NOT_PROMPTS = [

@@ -138,6 +138,16 @@ def test_an_end_that_was_told_stays_though_another_took_the_task_over(world):
     assert agent.record("t").json == newer, "who asks from now on is told what is stored"
 
 
+def test_an_end_with_more_outputs_than_a_record_takes_is_stored_and_says_so(world):
+    agent = world.agent()
+    texts = {str(n): node("TestText", text=f"{n}" * 450_000) for n in range(10, 30)}
+    assert agent.run({str(n): node("TestText", text="x" * 900_000) for n in range(9)}, "most").status == 200
+    reply = agent.run(texts, "t")
+    assert (reply.status, reply.headers.get("task-stored")) == (200, None), reply
+    assert agent.record("t").json["truncated"] is True
+    assert world.document("t~end.1") == agent.record("t").json
+
+
 def test_who_polls_an_owner_that_was_superseded_hears_the_other(world):
     comfy, (owner, other) = two_agents(world)
     comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})

@@ -122,6 +122,36 @@ static void outputs_of_any_key_and_texts_are_kept(void **state)
     map_close(&m);
 }
 
+static void outputs_are_kept_up_to_a_bound_and_that_there_were_more_is_told(void **state)
+{
+    (void)state;
+    enum { NODES = 9, TEXT = 1000000 };
+    struct map m;
+    struct buf prompt;
+    struct buf outputs;
+    buf_init(&prompt, SIZE_MAX);
+    buf_init(&outputs, SIZE_MAX);
+    for (int i = 0; i < NODES; i++) {
+        buf_addf(&prompt, "%s\"%d\":" NODE, i > 0 ? "," : "{", i);
+        buf_addf(&outputs, "%s\"%d\":{\"text\":[\"%0*d\"]}", i > 0 ? "," : "{", i, TEXT, 0);
+    }
+    buf_adds(&prompt, "}");
+    buf_adds(&outputs, "}");
+    map_open(&m, prompt.ptr);
+    for (int times = 0; times < 3; times++) { /* what was cleared does not count */
+        progress_reconcile(&m.progress, buf_slice(&outputs), SLICE_EMPTY, true, 100);
+        assert_true(m.progress.truncated);
+        for (unsigned i = 0; i < NODES; i++)
+            assert_int_equal(m.progress.nodes[i].texts != NULL, i < PROGRESS_OUTPUTS_MAX / TEXT);
+    }
+    progress_reconcile(&m.progress, SLICE("{}"), SLICE_EMPTY, true, 100);
+    assert_false(m.progress.truncated);
+    assert_int_equal(m.progress.output_bytes, 0);
+    map_close(&m);
+    buf_done(&prompt);
+    buf_done(&outputs);
+}
+
 static void history_replaces_what_events_said_of_outputs(void **state)
 {
     (void)state;
@@ -216,6 +246,7 @@ int main(void)
         cmocka_unit_test(cached_nodes_are_done_and_unknown_ones_ignored),
         cmocka_unit_test(inner_nodes_fold_into_the_one_that_stands_for_them),
         cmocka_unit_test(outputs_of_any_key_and_texts_are_kept),
+        cmocka_unit_test(outputs_are_kept_up_to_a_bound_and_that_there_were_more_is_told),
         cmocka_unit_test(history_replaces_what_events_said_of_outputs),
         cmocka_unit_test(ids_are_the_same_in_any_spelling),
         cmocka_unit_test(a_node_map_can_be_read_back),
