@@ -12,6 +12,7 @@
 
 #include "admit.h"
 #include "api.h"
+#include "child_env.h"
 #include "histogram.h"
 #include "https.h"
 #include "inputs.h"
@@ -68,6 +69,7 @@ struct app {
     struct api api;
     struct http_server *server;
 
+    char **child_env;
     char comfy_host[46];
     unsigned comfy_port;
     char instance[128];
@@ -443,6 +445,7 @@ static void app_build(struct app *a)
     const struct config *cfg = a->options->config;
     struct supervisor_options sup = {SUPERVISOR_DEFAULTS};
     sup.argv = a->options->command;
+    sup.env = a->child_env = child_env_new(environ, cfg->pass_credentials);
     sup.host = a->comfy_host;
     sup.port = a->comfy_port;
     sup.startup_ms = cfg->startup_timeout_ms;
@@ -584,6 +587,7 @@ int app_run(const struct app_options *options)
     log_info("app", "stopped");
     log_flush();
     admit_free(a->admit);
+    free(a->child_env);
     address_allow_done(&a->allow);
     free(a);
     return exit_code;

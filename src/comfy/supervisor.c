@@ -184,6 +184,7 @@ static void supervisor_launch(struct supervisor *s)
 {
     struct err err;
     struct process_options options = {.argv = s->options.argv,
+                                      .env = s->options.env,
                                       .on_line = supervisor_on_line,
                                       .on_excess = supervisor_on_excess,
                                       .on_exit = supervisor_on_exit,

@@ -57,6 +57,7 @@ struct supervisor_exit {
 
 struct supervisor_options {
     char *const *argv; /* NULL: attach */
+    char *const *env;  /* NULL: ours */
     const char *host;  /* in numbers */
     unsigned port;
     uint64_t startup_ms;

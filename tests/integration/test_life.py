@@ -322,3 +322,14 @@ def test_200_kills_during_writes_leave_only_whole_documents(world):
     print(f"{documents} documents; {cut} of 200 kills cut a write")
     assert cut > 20, "not killed in time"
     world.store = store
+
+
+@pytest.mark.parametrize("passed", ["0", "1"])
+def test_comfyui_does_not_get_our_secrets(world, passed):
+    agent = world.agent(ready=False, env={"API_KEY": "sesame", "ALIBABA_CLOUD_SECURITY_TOKEN": "token",
+                                          "PASS_CREDENTIALS": passed})
+    until("ComfyUI to be ready", lambda: "open for prompts" in agent.text())
+    environ = pathlib.Path(f"/proc/{agent.comfy.state()['pid']}/environ").read_bytes().split(b"\0")
+    names = {variable.split(b"=")[0] for variable in environ}
+    assert b"PATH" in names and not names & {b"API_KEY", b"STORE_URL"}
+    assert (b"ALIBABA_CLOUD_SECURITY_TOKEN" in names) == (passed == "1")

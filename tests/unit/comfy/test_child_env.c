@@ -1,0 +1,60 @@
+/* What of our environment ComfyUI and its custom nodes get to see. */
+#include "base.h"
+#include "child_env.h"
+#include "unit.h"
+
+#include <stdlib.h>
+
+static const char *const all[] = {
+    "PATH=/bin",
+    "API_KEY=secret",
+    "API_KEYS=not ours",
+    "STORE_URL=redis://:secret@host",
+    "STORE_URL",
+    "ALIBABA_CLOUD_ACCESS_KEY_ID=id",
+    "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret",
+    "ALIBABA_CLOUD_SECURITY_TOKEN=token",
+    "ALIBABA_CLOUD_REGION=x",
+    NULL,
+};
+
+static void expect(bool pass_credentials, const char *const *wanted)
+{
+    char **env = child_env_new((char *const *)all, pass_credentials);
+    size_t i = 0;
+    for (; wanted[i] != NULL; i++)
+        assert_string_equal(env[i], wanted[i]);
+    assert_null(env[i]);
+    free(env);
+}
+
+static void secrets_are_left_out(void **state)
+{
+    (void)state;
+    static const char *const wanted[] = {"PATH=/bin", "API_KEYS=not ours", "STORE_URL",
+                                         "ALIBABA_CLOUD_REGION=x", NULL};
+    expect(false, wanted);
+}
+
+static void the_platforms_keys_are_passed_on_when_asked_for(void **state)
+{
+    (void)state;
+    static const char *const wanted[] = {"PATH=/bin",
+                                         "API_KEYS=not ours",
+                                         "STORE_URL",
+                                         "ALIBABA_CLOUD_ACCESS_KEY_ID=id",
+                                         "ALIBABA_CLOUD_ACCESS_KEY_SECRET=secret",
+                                         "ALIBABA_CLOUD_SECURITY_TOKEN=token",
+                                         "ALIBABA_CLOUD_REGION=x",
+                                         NULL};
+    expect(true, wanted);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(secrets_are_left_out),
+        cmocka_unit_test(the_platforms_keys_are_passed_on_when_asked_for),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
