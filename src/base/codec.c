@@ -245,9 +245,8 @@ void sha1_raw(struct slice in, unsigned char ret[SHA1_RAW])
     sha1_digest(&ctx, SHA1_RAW, ret);
 }
 
-void random_bytes(void *ret, size_t len)
+static void random_from_kernel(unsigned char *at, size_t len)
 {
-    unsigned char *at = ret;
     while (len > 0) {
         ssize_t n = getrandom(at, len, 0);
         if (n < 0 && errno == EINTR)
@@ -256,6 +255,25 @@ void random_bytes(void *ret, size_t len)
         at += n;
         len -= (size_t)n;
     }
+}
+
+/* Ids, masks and names are asked for a few bytes at a time, ten times a run: they come from a
+ * stock, each thread's own. What was given is wiped. */
+void random_bytes(void *ret, size_t len)
+{
+    static _Thread_local unsigned char stock[512];
+    static _Thread_local size_t left;
+    if (len > sizeof(stock) / 8) {
+        random_from_kernel(ret, len);
+        return;
+    }
+    if (len > left) {
+        random_from_kernel(stock, sizeof(stock));
+        left = sizeof(stock);
+    }
+    left -= len;
+    memcpy(ret, stock + left, len);
+    memset(stock + left, 0, len);
 }
 
 void uuid_v4(char ret[UUID_TEXT + 1])

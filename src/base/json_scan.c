@@ -604,6 +604,22 @@ bool json_get(struct slice object, const char *key, struct slice *ret_value)
     return found;
 }
 
+void json_pick(struct slice object, const char *const *keys, struct slice *values, size_t count)
+{
+    struct json_iter it;
+    struct slice name;
+    struct slice value;
+    for (size_t i = 0; i < count; i++)
+        values[i] = SLICE_EMPTY;
+    if (json_kind(object) != JSON_OBJECT)
+        return;
+    json_iter_init(&it, object);
+    while (json_next(&it, &name, &value))
+        for (size_t i = 0; i < count; i++)
+            if (json_string_is(name, keys[i]))
+                values[i] = value;
+}
+
 bool json_get_path(struct slice object, struct slice *ret_value, ...)
 {
     va_list keys;

@@ -63,7 +63,9 @@ bool json_next(struct json_iter *it, struct slice *ret_key, struct slice *ret_va
 /* The value of a key, compared unescaped; the last one if it was given twice (as Python reads it).
  * False if it is missing or `object` is no object. */
 bool json_get(struct slice object, const char *key, struct slice *ret_value);
-/* The same along a path of keys, ended by NULL. */
+/* Several keys in one walk: values[i] becomes that of keys[i], empty where it is missing. */
+void json_pick(struct slice object, const char *const *keys, struct slice *values, size_t count);
+/* As json_get(), along a path of keys, ended by NULL. */
 bool json_get_path(struct slice object, struct slice *ret_value, ...) __attribute__((sentinel));
 
 /* Does a string token (with its quotes) say exactly this? */

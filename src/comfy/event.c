@@ -13,86 +13,102 @@ static bool starts_as(struct slice message, const char *type)
            message.ptr[head_len + type_len] == '"';
 }
 
-static struct slice string_member(struct slice object, const char *key)
+/* The members of `data` that anybody needs, found in one walk. */
+enum member { PROMPT_ID, NODE, DISPLAY_NODE, VALUE, MAX, OUTPUT, NODES, EXCEPTION_TYPE, SID };
+
+static const char *const member_names[] = {
+    [PROMPT_ID] = "prompt_id",
+    [NODE] = "node",
+    [DISPLAY_NODE] = "display_node",
+    [VALUE] = "value",
+    [MAX] = "max",
+    [OUTPUT] = "output",
+    [NODES] = "nodes",
+    [EXCEPTION_TYPE] = "exception_type",
+    [SID] = "sid",
+};
+
+struct members {
+    struct slice value[ARRAY_LEN(member_names)];
+};
+
+static struct slice of_kind(struct slice value, enum json_kind kind)
 {
-    struct slice value;
-    if (json_get(object, key, &value) && json_kind(value) == JSON_STRING)
-        return value;
-    return SLICE_EMPTY;
+    return value.len > 0 && json_kind(value) == kind ? value : SLICE_EMPTY;
 }
 
-static struct slice member_of_kind(struct slice object, const char *key, enum json_kind kind)
+static struct slice string_of(const struct members *m, enum member which)
 {
-    struct slice value;
-    if (json_get(object, key, &value) && json_kind(value) == kind)
-        return value;
-    return SLICE_EMPTY;
+    return of_kind(m->value[which], JSON_STRING);
 }
 
-static void read_executing(struct event *e)
+static bool number_of(const struct members *m, enum member which, double *ret)
 {
+    struct slice value = of_kind(m->value[which], JSON_NUMBER);
+    return value.len > 0 && json_to_double(value, ret);
+}
+
+static void read_executing(struct event *e, const struct members *m)
+{
+    (void)m;
     e->type = e->node.len > 0 ? EVENT_EXECUTING : EVENT_OVER;
 }
 
-static void read_progress(struct event *e)
+static void read_progress(struct event *e, const struct members *m)
 {
-    struct slice value;
-    struct slice max;
     e->type = EVENT_PROGRESS;
-    if (!json_get(e->data, "value", &value) || json_kind(value) != JSON_NUMBER ||
-        !json_to_double(value, &e->value) || !json_get(e->data, "max", &max) ||
-        json_kind(max) != JSON_NUMBER || !json_to_double(max, &e->max))
+    if (!number_of(m, VALUE, &e->value) || !number_of(m, MAX, &e->max))
         e->type = EVENT_OTHER; /* a node's own idea of progress: nothing is lost with it */
 }
 
-static void read_executed(struct event *e)
+static void read_executed(struct event *e, const struct members *m)
 {
     e->type = EVENT_EXECUTED;
-    e->output = member_of_kind(e->data, "output", JSON_OBJECT);
+    e->output = of_kind(m->value[OUTPUT], JSON_OBJECT);
 }
 
-static void read_cached(struct event *e)
+static void read_cached(struct event *e, const struct members *m)
 {
-    e->nodes = member_of_kind(e->data, "nodes", JSON_ARRAY);
+    e->nodes = of_kind(m->value[NODES], JSON_ARRAY);
     e->type = e->nodes.len > 0 ? EVENT_CACHED : EVENT_ODD;
 }
 
-static void read_error(struct event *e)
+static void read_error(struct event *e, const struct members *m)
 {
     e->type = EVENT_ERROR;
-    struct slice exception = string_member(e->data, "exception_type");
+    struct slice exception = string_of(m, EXCEPTION_TYPE);
     e->is_blocked = exception.len > 0 && json_string_is(exception, "ExecutionBlocked");
 }
 
-static void read_status(struct event *e)
+static void read_status(struct event *e, const struct members *m)
 {
     e->type = EVENT_STATUS;
-    e->is_greeting = string_member(e->data, "sid").len > 0;
+    e->is_greeting = string_of(m, SID).len > 0;
 }
 
-static void read_unknown(struct event *e)
+static void read_start(struct event *e, const struct members *m)
 {
-    e->type = e->prompt_id.len > 0 ? EVENT_OTHER : EVENT_FOREIGN;
-}
-
-static void read_start(struct event *e)
-{
+    (void)m;
     e->type = EVENT_START;
 }
 
-static void read_success(struct event *e)
+static void read_success(struct event *e, const struct members *m)
 {
+    (void)m;
     e->type = EVENT_SUCCESS;
 }
 
-static void read_interrupted(struct event *e)
+static void read_interrupted(struct event *e, const struct members *m)
 {
+    (void)m;
     e->type = EVENT_INTERRUPTED;
 }
 
+typedef void (*reader)(struct event *e, const struct members *m);
+
 static const struct {
     const char *name;
-    void (*read)(struct event *e);
+    reader read;
 } readers[] = {
     {"progress", read_progress},
     {"executing", read_executing},
@@ -105,36 +121,47 @@ static const struct {
     {"execution_interrupted", read_interrupted},
 };
 
-static void (*reader_of(struct slice type))(struct event *e)
+static reader reader_of(struct slice type)
 {
     for (size_t i = 0; i < ARRAY_LEN(readers); i++)
         if (json_string_is(type, readers[i].name))
             return readers[i].read;
-    return read_unknown;
+    return NULL;
+}
+
+/* {"type": …, "data": {…}}; false: it is none. */
+static bool take_apart(struct slice message, struct slice *ret_type, struct slice *ret_data)
+{
+    static const char *const names[] = {"type", "data"};
+    struct slice found[ARRAY_LEN(names)];
+    if (json_check(message, &json_from_comfyui, NULL, NULL) != ERR_OK)
+        return false;
+    json_pick(json_trim(message), names, found, ARRAY_LEN(names));
+    *ret_type = of_kind(found[0], JSON_STRING);
+    *ret_data = of_kind(found[1], JSON_OBJECT);
+    return ret_type->len > 0;
 }
 
 void event_parse(struct event *ret, struct slice message)
 {
+    struct slice type;
+    struct members m = {{SLICE_EMPTY}};
     *ret = (struct event){.type = EVENT_OTHER};
     if (starts_as(message, "progress_state"))
         return;
     ret->type = EVENT_ODD;
-    if (json_check(message, &json_from_comfyui, NULL, NULL) != ERR_OK)
+    if (!take_apart(message, &type, &ret->data))
         return;
-    struct slice top = json_trim(message);
-    struct slice type = json_kind(top) == JSON_OBJECT ? string_member(top, "type") : SLICE_EMPTY;
-    if (type.len == 0)
-        return;
-    void (*read)(struct event * e) = reader_of(type);
-    ret->data = member_of_kind(top, "data", JSON_OBJECT);
-    if (ret->data.len > 0) {
-        ret->prompt_id = string_member(ret->data, "prompt_id");
-        ret->node = string_member(ret->data, "node");
-        ret->display_node = string_member(ret->data, "display_node");
-        read(ret);
-    } else if (read == read_unknown) {
-        read(ret);
-    }
+    reader read = reader_of(type);
+    if (ret->data.len > 0)
+        json_pick(ret->data, member_names, m.value, ARRAY_LEN(member_names));
+    ret->prompt_id = string_of(&m, PROMPT_ID);
+    ret->node = string_of(&m, NODE);
+    ret->display_node = string_of(&m, DISPLAY_NODE);
+    if (read == NULL)
+        ret->type = ret->prompt_id.len > 0 ? EVENT_OTHER : EVENT_FOREIGN;
+    else if (ret->data.len > 0)
+        read(ret, &m);
 }
 
 /* --- binary messages ------------------------------------------------------------------------- */
@@ -174,13 +201,16 @@ static void read_preview_with_meta(struct event *e, struct slice rest)
     if (json_check(meta, &json_from_comfyui, NULL, NULL) != ERR_OK)
         return;
     meta = json_trim(meta);
-    struct slice type = string_member(meta, "image_type");
+    static const char *const names[] = {"image_type", "prompt_id", "node_id", "display_node_id"};
+    struct slice found[ARRAY_LEN(names)];
+    json_pick(meta, names, found, ARRAY_LEN(names));
+    struct slice type = of_kind(found[0], JSON_STRING);
     if (type.len == 0)
         return;
     e->media_type = json_string_is(type, "image/jpeg") ? "image/jpeg" : "image/png";
-    e->prompt_id = string_member(meta, "prompt_id");
-    e->node = string_member(meta, "node_id");
-    e->display_node = string_member(meta, "display_node_id");
+    e->prompt_id = of_kind(found[1], JSON_STRING);
+    e->node = of_kind(found[2], JSON_STRING);
+    e->display_node = of_kind(found[3], JSON_STRING);
     e->image = (struct slice){rest.ptr + n, rest.len - n};
     e->type = EVENT_PREVIEW;
 }

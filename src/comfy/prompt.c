@@ -77,15 +77,19 @@ static enum err_code read_envelope(struct prompt *p, struct slice top, struct pr
 static enum err_code check_node(struct prompt_node *node, struct slice value,
                                 struct prompt_fault *fault)
 {
+    static const char *const names[] = {"class_type", "inputs"};
+    struct slice found[ARRAY_LEN(names)];
     if (node->id.len > PROMPT_NODE_ID_MAX)
         return refuse_node(fault, SLICE_EMPTY, "a node id has more than 256 bytes");
     if (!is_object(value))
         return refuse_node(fault, node->id, "a node is not an object");
-    if (!json_get(value, "class_type", &node->class_type) ||
-        json_kind(node->class_type) != JSON_STRING)
+    json_pick(value, names, found, ARRAY_LEN(names));
+    if (found[0].len == 0 || json_kind(found[0]) != JSON_STRING)
         return refuse_node(fault, node->id, "a node has no string class_type");
-    if (!json_get(value, "inputs", &node->inputs) || !is_object(node->inputs))
+    if (found[1].len == 0 || !is_object(found[1]))
         return refuse_node(fault, node->id, "a node has no object inputs");
+    node->class_type = found[0];
+    node->inputs = found[1];
     return ERR_OK;
 }
 

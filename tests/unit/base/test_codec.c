@@ -114,6 +114,19 @@ static void digests_are_the_published_ones(void **state)
     assert_memory_equal(raw, accept, SHA1_RAW);
 }
 
+static void random_bytes_differ_whatever_their_number(void **state)
+{
+    (void)state;
+    static unsigned char seen[600][8];
+    for (size_t i = 0; i < ARRAY_LEN(seen); i++) {
+        unsigned char skipped[97];
+        random_bytes(skipped, i % sizeof(skipped));
+        random_bytes(seen[i], sizeof(seen[i]));
+        for (size_t j = 0; j < i; j++)
+            assert_memory_not_equal(seen[i], seen[j], sizeof(seen[i]));
+    }
+}
+
 static void uuids_are_canonical_and_differ(void **state)
 {
     (void)state;
@@ -135,6 +148,7 @@ int main(void)
         cmocka_unit_test(every_six_bits_get_their_letter),
         cmocka_unit_test(decoding_is_strict),
         cmocka_unit_test(digests_are_the_published_ones),
+        cmocka_unit_test(random_bytes_differ_whatever_their_number),
         cmocka_unit_test(uuids_are_canonical_and_differ),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -199,6 +199,19 @@ static void walking_gives_the_bytes_as_they_stand(void **state)
     assert_false(json_get_path(top, &value, "a", "b", (char *)NULL));
 }
 
+static void several_keys_are_picked_in_one_walk(void **state)
+{
+    (void)state;
+    static const char *const keys[] = {"a", "b", "none"};
+    struct slice found[3];
+    json_pick(SLICE("{\"b\" : [1], \"a\":1, \"c\":{\"none\":1}, \"\\u0061\": 2}"), keys, found, 3);
+    assert_true(slice_is(found[0], "2")); /* the last one, in any spelling */
+    assert_true(slice_is(found[1], "[1]"));
+    assert_int_equal(found[2].len, 0);
+    json_pick(SLICE("[\"a\"]"), keys, found, 3);
+    assert_int_equal(found[0].len, 0);
+}
+
 static void strings_unescape_as_python_would(void **state)
 {
     (void)state;
@@ -268,6 +281,7 @@ int main(void)
         cmocka_unit_test(bombs_are_refused),
         cmocka_unit_test(a_fault_has_a_place),
         cmocka_unit_test(walking_gives_the_bytes_as_they_stand),
+        cmocka_unit_test(several_keys_are_picked_in_one_walk),
         cmocka_unit_test(strings_unescape_as_python_would),
         cmocka_unit_test(numbers),
         cmocka_unit_test(only_what_is_named_changes),
