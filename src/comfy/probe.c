@@ -37,7 +37,7 @@ static enum probe_result probe_read(const struct http_call *call, struct buf *ve
     if (call->status != 200 || json_check(text, &json_from_comfyui, NULL, NULL) != ERR_OK ||
         json_kind(json_trim(text)) != JSON_OBJECT)
         return PROBE_FAILED;
-    if (json_get_path(json_trim(text), &token, "system", "comfyui_version", NULL) &&
+    if (json_get_path(json_trim(text), &token, "system", "comfyui_version", (char *)NULL) &&
         json_kind(token) == JSON_STRING && json_unescape(token, version) != ERR_OK)
         buf_reset(version); /* no version has so many characters */
     return PROBE_ANSWERED;

@@ -428,8 +428,7 @@ static enum http_parse_result parser_feed_some(struct http_parser *p, struct sli
     case DONE:
     case FAILED: break;
     }
-    ASSERT(false && "fed after the end");
-    return HTTP_PARSE_FAILED;
+    assert_failed("fed after the end", __FILE__, __LINE__);
 }
 
 enum http_parse_result http_parser_feed(struct http_parser *p, struct slice bytes, size_t *used,

@@ -51,11 +51,20 @@ static void result_step_later(struct result *r)
 
 /* --- one output ------------------------------------------------------------------------------ */
 
-static const struct task_output *result_output(const struct result *r)
+/* NULL: that was the last one. */
+static const struct task_output *result_next(const struct result *r)
 {
     const struct task_output *outputs;
     unsigned count = task_outputs(r->task, &outputs);
     return r->output < count ? &outputs[r->output] : NULL;
+}
+
+/* The one that is being asked for. */
+static const struct task_output *result_output(const struct result *r)
+{
+    const struct task_output *o = result_next(r);
+    ASSERT(o != NULL);
+    return o;
 }
 
 static void result_fail(struct result *r, enum err_code code, const char *why)
@@ -177,7 +186,7 @@ static void result_open_node(struct result *r)
 /* True: more can be done at once. */
 static bool result_turn_before(struct result *r)
 {
-    const struct task_output *o = result_output(r);
+    const struct task_output *o = result_next(r);
     if (r->checking && o != NULL) {
         result_fetch(r, o, "HEAD");
         return !r->fetching;
@@ -192,7 +201,7 @@ static bool result_turn_before(struct result *r)
 static bool result_turn(struct result *r)
 {
     const struct progress *p = task_progress(r->task);
-    const struct task_output *o = result_output(r);
+    const struct task_output *o = result_next(r);
     if (!r->begun)
         return result_turn_before(r);
     if (r->fetched) {
