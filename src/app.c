@@ -19,6 +19,7 @@
 #include "invocation.h"
 #include "later.h"
 #include "log.h"
+#include "lookup.h"
 #include "pause.h"
 #include "process.h"
 #include "proxy.h"
@@ -159,10 +160,16 @@ static void app_on_supervisor_freed(void *ctx)
         app_close_rest(a);
 }
 
-static void app_on_store_closed(void *ctx)
+static void app_on_lookups_freed(void *ctx)
 {
     struct app *a = ctx;
     supervisor_free(a->supervisor, app_on_supervisor_freed, a);
+}
+
+static void app_on_store_closed(void *ctx)
+{
+    struct app *a = ctx;
+    lookups_free(a->api.lookups, app_on_lookups_freed, a);
 }
 
 static void app_on_comfy_freed(void *ctx)
@@ -511,6 +518,7 @@ static void app_build_front(struct app *a)
 
     a->api = (struct api){.hub = a->hub,
                           .comfy = a->comfy,
+                          .lookups = lookups_new(&a->loop, &a->later, a->store),
                           .store = a->store,
                           .supervisor = a->supervisor,
                           .loop = &a->loop,

@@ -313,6 +313,12 @@ void store_thaw(struct store *s, uint64_t gap_ms)
 
 /* --- questions ------------------------------------------------------------------------------- */
 
+void store_on_write(struct store *s, void (*on_write)(void *ctx, const char *key), void *ctx)
+{
+    s->on_write = on_write;
+    s->on_write_ctx = ctx;
+}
+
 struct store_stats store_stats(const struct store *s)
 {
     struct store_stats stats = s->stats;

@@ -81,6 +81,9 @@ struct store_op {
 enum err_code store_open(struct store **ret, uv_loop_t *loop, struct later *later, const char *url,
                          struct err *err) MUST_CHECK;
 void store_run(struct store *s, struct store_op *op);
+/* Called when a write of a key is asked for, before anything is written: what is read from then on
+ * has it. One such listener, until the store is closed; it asks the store for nothing. */
+void store_on_write(struct store *s, void (*on_write)(void *ctx, const char *key), void *ctx);
 /* The process did not run for gap_ms: operations that wait for their end may take so much longer.
  */
 void store_thaw(struct store *s, uint64_t gap_ms);

@@ -243,8 +243,11 @@ void flight_queue(struct flight *f)
 {
     if (!flight_check(f))
         return;
-    for (unsigned i = 0; i < f->op.n; i++)
+    for (unsigned i = 0; i < f->op.n; i++) {
         flight_claim(f, i);
+        if (doc_writes(&f->op.doc[i]) && f->store->on_write != NULL)
+            f->store->on_write(f->store->on_write_ctx, f->op.doc[i].key);
+    }
     if (f->blockers == 0)
         flight_set_ready(f);
 }

@@ -68,6 +68,8 @@ struct store {
     bool probing;
     uint64_t probe_at;
     struct store_stats stats;
+    void (*on_write)(void *ctx, const char *key);
+    void *on_write_ctx;
     bool closing, gave_up;
     uint64_t close_at;
     void (*closed)(void *ctx);

@@ -9,8 +9,10 @@
 struct admit;
 struct warmup;
 struct proxy;
+struct lookups;
 struct api {
     struct task_hub *hub;
+    struct lookups *lookups;
     struct comfy *comfy;
     struct store *store;
     struct supervisor *supervisor;

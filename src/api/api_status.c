@@ -102,31 +102,11 @@ static void view_task(struct view *v, struct task *t)
     buf_done(&body);
 }
 
-/* What a stored record says, as far as it says it. */
-struct record_view {
-    struct slice text, nodes;
-    char status[16];
-    uint64_t rev; /* 0: none */
-};
-
-static void record_view_read(struct record_view *ret, struct slice record)
-{
-    struct slice value;
-    int64_t rev;
-    *ret = (struct record_view){.text = record, .nodes = SLICE("{}")};
-    if (json_get(record, "status", &value) && json_kind(value) == JSON_STRING && value.len < 16)
-        (void)snprintf(ret->status, sizeof(ret->status), "%.*s", (int)value.len - 2, value.ptr + 1);
-    if (json_get(record, "rev", &value) && json_to_i64(value, &rev) && rev > 0)
-        ret->rev = (uint64_t)rev;
-    if (json_get(record, "nodes", &value) && json_kind(value) == JSON_OBJECT)
-        ret->nodes = value;
-}
-
-static void view_record(struct view *v, const struct record_view *r)
+static void view_record(struct view *v, const struct lookup_found *r)
 {
     char etag[VIEW_ETAG_MAX];
     etag_of(r->rev, -1, etag);
-    view_answer(v, v->whole ? r->text : r->nodes, r->status, r->rev > 0 ? etag : NULL);
+    view_answer(v, v->whole ? r->record : r->nodes, r->status, r->rev > 0 ? etag : NULL);
 }
 
 /* --- waiting --------------------------------------------------------------------------------- */
@@ -148,7 +128,7 @@ static void view_look_again(struct view *v)
 {
     task_watch_stop(&v->watch);
     v->wait_ms = 0;
-    v->lookup = lookup_start(v->api, slice_of(v->id), !v->whole, view_on_found, v);
+    v->lookup = lookup_start(v->api, slice_of(v->id), !v->whole, LOOKUP_ALONE, view_on_found, v);
 }
 
 static void view_on_end(struct task_watch *w)
@@ -206,7 +186,7 @@ static bool view_waits_for_task(struct view *v, struct task *t)
     return view_waits(v, task_status(t), etag);
 }
 
-static bool view_waits_for_record(struct view *v, const struct record_view *r)
+static bool view_waits_for_record(struct view *v, const struct lookup_found *r)
 {
     char etag[VIEW_ETAG_MAX];
     enum task_status status;
@@ -231,17 +211,15 @@ static void view_fail(struct view *v, const struct err *err)
 static void view_on_found(void *ctx, const struct lookup_found *found, const struct err *err)
 {
     struct view *v = ctx;
-    struct record_view r;
     v->lookup = NULL;
     if (found->task != NULL) {
         if (view_waits_for_task(v, found->task))
             return;
         view_task(v, found->task);
     } else if (found->record.len > 0) {
-        record_view_read(&r, found->record);
-        if (view_waits_for_record(v, &r))
+        if (view_waits_for_record(v, found))
             return;
-        view_record(v, &r);
+        view_record(v, found);
     } else if (found->nodes.len > 0) {
         view_answer(v, found->nodes, NULL, NULL);
     } else {
@@ -285,7 +263,7 @@ static void view_start(struct api *api, struct http_req *req, struct slice id, b
     (void)snprintf(v->id, sizeof(v->id), "%.*s", SLICE_ARGS(id));
     http_req_set_data(req, v);
     http_on_abort(req, view_on_abort);
-    v->lookup = lookup_start(api, id, !whole, view_on_found, v);
+    v->lookup = lookup_start(api, id, !whole, LOOKUP_SHARED, view_on_found, v);
 }
 
 void api_status(struct api *api, struct http_req *req, struct slice param)

@@ -113,7 +113,7 @@ static void output_route(struct api *api, struct http_req *req, struct slice id,
     if (c == NULL)
         return;
     c->output = (unsigned)number;
-    c->lookup = lookup_start(api, id, false, output_on_found, c);
+    c->lookup = lookup_start(api, id, false, LOOKUP_ALONE, output_on_found, c);
 }
 
 /* --- prompt ---------------------------------------------------------------------------------- */
@@ -292,7 +292,7 @@ static void cancel_route(struct api *api, struct http_req *req, struct slice id)
 {
     struct tasks_call *c = call_new(api, req, id);
     if (c != NULL)
-        c->lookup = lookup_start(api, id, false, cancel_on_found, c);
+        c->lookup = lookup_start(api, id, false, LOOKUP_ALONE, cancel_on_found, c);
 }
 
 /* --- which it is ----------------------------------------------------------------------------- */

@@ -1,21 +1,48 @@
-/* A task by its id, wherever it is: in this process, or in the store. */
+/* A task by its id, wherever it is: in this process, or in the store.
+ *
+ * What is read of the store is shared: lookers of the same task share one read, and what it found
+ * serves LOOKUP_FRESH_MS more, also that there is nothing. Of what another instance writes nobody
+ * can be told anything newer for certain; what this process writes is read anew. At most
+ * LOOKUP_BYTES_MAX are kept, and nothing while nobody asks.
+ *
+ *     asked ─► here and known ──────────────────────────────────────────► told
+ *        └► kept, fresh ────────────────────────────────────────────────► told
+ *        └► READING (~task, then perhaps the bare node map) ─► all who wait are told ─► KEPT ─►
+ * gone └ written meanwhile ─► all who wait are told ─► gone         └ written ─► gone
+ */
 #ifndef LOOKUP_H
 #define LOOKUP_H
 
 #include "api.h"
 
+enum {
+    LOOKUP_FRESH_MS = 50,
+    LOOKUP_BYTES_MAX = 8 * 1024 * 1024,
+};
+
+struct lookups; /* what is shared */
+struct lookups *lookups_new(uv_loop_t *loop, struct later *later, struct store *store);
+/* The store has been closed. `closed` comes from the loop. */
+void lookups_free(struct lookups *ls, void (*closed)(void *ctx), void *ctx);
+
 struct lookup;
 struct lookup_found {
     struct task *task;   /* set: it is here; borrowed */
-    struct slice record; /* set: what the store has; a checked JSON object */
-    struct slice nodes;  /* set alone: a node map without a record, as older agents write it */
+    struct slice record; /* set: what the store has; a checked JSON object, and what it says: */
+    struct slice nodes;  /* its node map; set alone: one without a record, as older agents write */
+    uint64_t rev;        /* 0: it says none */
+    char status[16];     /* "": it says none */
 };
 /* Once, from the loop (never inside lookup_start()). err == NULL and nothing set: not known. */
 typedef void (*lookup_cb)(void *ctx, const struct lookup_found *found, const struct err *err);
 
+enum lookup_how {
+    LOOKUP_SHARED,
+    LOOKUP_ALONE, /* for who decides by what is found: it is read now, for nobody else */
+};
 /* `id` must be store_id_ok(). `nodes_too`: accept a node map where there is no record. */
-struct lookup *lookup_start(struct api *api, struct slice id, bool nodes_too, lookup_cb cb,
-                            void *ctx);
+struct lookup *lookup_start(struct api *api, struct slice id, bool nodes_too, enum lookup_how how,
+                            lookup_cb cb, void *ctx);
 void lookup_cancel(struct lookup *l); /* cb does not follow */
 
 #endif

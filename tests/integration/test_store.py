@@ -2,11 +2,12 @@
 
 import concurrent.futures
 import json
+import re
 
 import pytest
 
 from test_http import resident_kib
-from world import image_prompt, node, sleep_prompt, steps_prompt, until
+from world import Peer, image_prompt, node, sleep_prompt, steps_prompt, until
 
 ASYNC = {"x-fc-invocation-type": "Async"}
 
@@ -129,6 +130,34 @@ def test_bare_node_maps_of_older_agents_are_read(world):
     # a run under that id takes its place
     assert agent.run(image_prompt(1), "old").status == 200
     assert agent.get("/api/status?id=old").json.keys() == {"1", "2"}
+
+
+def documents_read(agent):
+    text = agent.get("/metrics").body.decode()
+    return int(re.search(r"^\S*store_documents_read_total (\d+)$", text, re.M)[1])
+
+
+def test_who_polls_together_is_told_what_was_read_once(world):
+    comfy = world.comfyui()
+    first = world.agent("first", url=comfy.url)
+    assert first.run(image_prompt(1), "t").status == 200
+    record = first.record("t").body
+    first.stop()
+    agent = world.agent(url=comfy.url)
+    before = documents_read(agent)
+    peers = [Peer(agent.port, b"GET /api/tasks/t HTTP/1.1\r\nhost: x\r\n\r\n" * 50) for _ in range(10)]
+    for peer in peers:
+        for _ in range(50):
+            assert peer.hear().body == record
+    assert documents_read(agent) - before < 250, "500 polls in a short time"
+
+
+def test_what_was_found_missing_is_found_as_soon_as_it_is_there(world):
+    agent = world.agent()
+    for n in range(20):
+        assert agent.get(f"/api/status?id=t{n}").status == 404
+        assert agent.run({"1": node("TestText", text="x")}, f"t{n}").status == 200
+        assert agent.get(f"/api/status?id=t{n}").status == 200
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\0" * 100, b"{}x", b'{"a":' * 500],
