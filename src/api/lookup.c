@@ -44,12 +44,21 @@ struct lookup {
 
 /* --- telling --------------------------------------------------------------------------------- */
 
+/* A task that this process follows for another is as old as its last look: it knows no better than
+ * the store does. */
+static bool lookup_knows(const struct lookup *l)
+{
+    return l->task != NULL && task_is_known(l->task) && !task_is_mirror(l->task);
+}
+
 /* A task of this process that did not know yet how it is may know now, and is better than nothing
  * if the store has nothing. */
 static bool lookup_is_here(const struct lookup *l, const struct lookup_found *found)
 {
-    return l->task != NULL && task_refused(l->task) == NULL &&
-           (task_is_known(l->task) || found->record.len == 0);
+    if (l->task == NULL || task_refused(l->task) != NULL)
+        return false;
+    bool newer = task_is_known(l->task) && task_rev(l->task) > found->rev;
+    return found->record.len == 0 || lookup_knows(l) || newer;
 }
 
 static void lookup_free(struct lookup *l)
@@ -306,7 +315,7 @@ struct lookup *lookup_start(struct api *api, struct slice id, bool nodes_too, en
     later_item_init(&l->answer, lookup_on_answer);
     if (t != NULL)
         l->task = task_ref(t);
-    if (t != NULL && task_is_known(t))
+    if (lookup_knows(l))
         later_add(api->later, &l->answer);
     else
         lookup_ask_store(l, id, nodes_too, how);

@@ -324,6 +324,19 @@ def test_200_kills_during_writes_leave_only_whole_documents(world):
     world.store = store
 
 
+def test_a_call_that_comes_while_all_is_frozen_is_as_young_as_it_is(world):
+    agent = world.agent(url=world.comfyui().url)
+    peer = Peer(agent.port, b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert peer.hear().status == 200
+    agent.signal(signal.SIGSTOP)
+    time.sleep(2.5)
+    peer.say(post("/api/run", sleep_prompt(100)))
+    agent.signal(signal.SIGCONT)
+    reply = peer.hear()
+    assert "did not run for" in agent.text()
+    assert reply.status == 200, reply
+
+
 @pytest.mark.parametrize("passed", ["0", "1"])
 def test_comfyui_does_not_get_our_secrets(world, passed):
     agent = world.agent(ready=False, env={"API_KEY": "sesame", "ALIBABA_CLOUD_SECURITY_TOKEN": "token",
