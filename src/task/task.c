@@ -164,7 +164,7 @@ void task_put_off(struct task *t, uint64_t gap_ms)
                            &t->news_at,   &t->cancel_at, &t->seen_at};
     for (size_t i = 0; i < ARRAY_LEN(moments); i++)
         if (*moments[i] != 0) /* has not come yet */
-            *moments[i] += gap_ms;
+            *moments[i] = moment_put_off(*moments[i], gap_ms);
 }
 
 void task_take_prompt(struct task *t, struct prompt *take_prompt)

@@ -501,7 +501,7 @@ static void hub_on_tick(uv_timer_t *timer)
 void task_hub_thaw(struct task_hub *h, uint64_t gap_ms)
 {
     if (h->closed_at != 0)
-        h->closed_at += gap_ms;
+        h->closed_at = moment_put_off(h->closed_at, gap_ms);
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
         LIST_FOREACH (node, &h->list[place])
             task_put_off(CONTAINER_OF(node, struct task, link), gap_ms);

@@ -179,6 +179,13 @@ void task_take_prompt(struct task *t, struct prompt *take_prompt); /* and forget
 /* Its progress is none yet, of the prompt's nodes, whose ids lie in the prompt's text. */
 void task_show_prompt(struct task *t);
 void task_set_status(struct task *t, enum task_status status);
+/* A moment that has been, after a gap: it was inside the gap if it came late in it, and never lies
+ * in the future, from where every age would be immense. */
+static inline uint64_t moment_put_off(uint64_t at, uint64_t gap_ms)
+{
+    uint64_t now = clock_mono_ms();
+    return at + gap_ms < now ? at + gap_ms : now;
+}
 void task_put_off(struct task *t, uint64_t gap_ms); /* the process did not run for so long */
 void task_set_timer(struct task *t, uint64_t ms);   /* or when its time is up, if that is earlier */
 void task_wake_in(struct task *t, uint64_t ms);
