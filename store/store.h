@@ -42,9 +42,10 @@ struct store_doc {
     uint64_t order;     /* attempt << 32 | rev; an older one never replaces a newer one (file: best
                            effort, by the process's own memory) */
     bool durable;       /* on stable storage before it is called done */
-    enum err_code result; /* per document. CREATE: OK or EXISTS. GET: OK or NOT_FOUND. Not reached:
-                             CANCELLED. Else UNAVAILABLE, TIMEOUT, TOO_LARGE, INVALID, CORRUPT,
-                             BUSY (too much waits already; nothing was done) */
+    enum err_code result; /* per document. CREATE: OK or EXISTS. GET: OK, NOT_FOUND, CORRUPT or
+                             TOO_LARGE (what is stored cannot be read). Not reached: CANCELLED.
+                             Else UNAVAILABLE, TIMEOUT, TOO_LARGE, INVALID, BUSY (too much waits
+                             already; nothing was done) */
 };
 
 struct store_page {
@@ -59,14 +60,13 @@ struct store_page {
 
 /* An operation is the caller's memory, untouched by it from store_run() until `done`. */
 struct store_op {
-    struct store_doc doc[STORE_DOCS_MAX]; /* done in order; the first failure (for CREATE also
-                                             EXISTS, for GET not NOT_FOUND) ends the op */
+    struct store_doc doc[STORE_DOCS_MAX]; /* done in order until store_doc_ends_op() */
     unsigned n;
     struct store_page *page; /* set: a list (n = 0) */
     uint64_t deadline_ms;    /* for the whole op from store_run(); 0: 10 s */
     uint64_t not_after_ms;   /* 0, or a moment on clock_mono_ms(): past it nothing may become
                                 visible any more (looked at just before each write does) */
-    struct err err;          /* of the first failure */
+    struct err err;          /* of what ended the op, or else of the first document that failed */
     void (*done)(struct store_op *op);
     void *ctx;
 
@@ -74,6 +74,10 @@ struct store_op {
     uint64_t started_ms;
     void *scratch[4]; /* the backend's */
 };
+
+/* Does its result end the op? Everything but OK does, for CREATE also EXISTS. What a GET may find
+ * wrong with its own document does not: NOT_FOUND, CORRUPT, TOO_LARGE say nothing of the others. */
+bool store_doc_ends_op(const struct store_doc *doc);
 
 /* --- what the program uses ------------------------------------------------------------------- */
 
@@ -163,6 +167,9 @@ struct store_ops { /* one const instance per backend */
     void (*close)(struct store_backend *b, uint64_t wait_ms, void (*closed)(void *ctx), void *ctx);
 };
 void store_op_done(struct store_op *op);
+/* On any thread, between one document and the next: doc[i] has its result, and *err says what is
+ * wrong with it unless its code is OK. False: the op ends here. */
+bool store_op_goes_on(struct store_op *op, unsigned i, const struct err *err);
 
 extern const struct store_ops store_file_ops, store_mem_ops;
 

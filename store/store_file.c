@@ -55,12 +55,12 @@ static void job_docs_work(struct work *w)
     struct file_job *job = CONTAINER_OF(w, struct file_job, work);
     struct store_op *op = job->op;
     for (unsigned i = 0; i < op->n; i++) {
-        struct store_doc *doc = &op->doc[i];
+        struct err err = {.code = ERR_OK};
         if (job->outdated[i])
-            doc->result = ERR_OK;
+            op->doc[i].result = ERR_OK;
         else
-            file_do_work(job->b->dir, doc, op->not_after_ms, &op->err);
-        if (doc->result != ERR_OK && !(doc->verb == STORE_GET && doc->result == ERR_NOT_FOUND))
+            file_do_work(job->b->dir, &op->doc[i], op->not_after_ms, &err);
+        if (!store_op_goes_on(op, i, &err))
             return;
     }
 }

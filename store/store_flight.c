@@ -21,6 +21,25 @@ static bool doc_has_value(const struct store_doc *doc)
     return doc->verb == STORE_PUT || doc->verb == STORE_CREATE;
 }
 
+bool store_doc_ends_op(const struct store_doc *doc)
+{
+    switch (doc->result) {
+    case ERR_OK: return false;
+    case ERR_NOT_FOUND:
+    case ERR_CORRUPT:
+    case ERR_TOO_LARGE: return doc->verb != STORE_GET;
+    default: return true;
+    }
+}
+
+bool store_op_goes_on(struct store_op *op, unsigned i, const struct err *err)
+{
+    bool ends = store_doc_ends_op(&op->doc[i]);
+    if (err->code != ERR_OK && (ends || op->err.code == ERR_OK))
+        op->err = *err;
+    return !ends;
+}
+
 /* --- answers --------------------------------------------------------------------------------- */
 
 static void flight_free_if_over(struct flight *f)
@@ -276,12 +295,17 @@ void flight_start(struct flight *f)
     f->state = FLIGHT_RUNNING;
 }
 
+/* The result that ended it, or else the first that is a failure. */
 static enum err_code flight_outcome(struct store_op *op)
 {
     enum err_code code = op->n == 0 ? op->err.code : ERR_OK;
-    for (unsigned i = 0; i < op->n && code == ERR_OK; i++)
-        if (!(op->doc[i].verb == STORE_GET && op->doc[i].result == ERR_NOT_FOUND))
-            code = op->doc[i].result;
+    bool ended = false;
+    for (unsigned i = 0; i < op->n && !ended; i++) {
+        enum err_code result = op->doc[i].result;
+        ended = store_doc_ends_op(&op->doc[i]);
+        if (ended || (code == ERR_OK && result != ERR_NOT_FOUND))
+            code = result;
+    }
     if (code == ERR_OK)
         op->err.code = ERR_OK;
     else if (op->err.code != code)

@@ -178,9 +178,9 @@ static void mem_do(struct mem_backend *b, struct store_op *op)
         return;
     }
     for (unsigned i = 0; i < op->n; i++) {
-        struct store_doc *doc = &op->doc[i];
-        doc->result = mem_do_doc(b, doc, op->not_after_ms, &op->err);
-        if (doc->result != ERR_OK && !(doc->verb == STORE_GET && doc->result == ERR_NOT_FOUND))
+        struct err err = {.code = ERR_OK};
+        op->doc[i].result = mem_do_doc(b, &op->doc[i], op->not_after_ms, &err);
+        if (!store_op_goes_on(op, i, &err))
             return;
     }
 }

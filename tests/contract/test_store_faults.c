@@ -299,6 +299,52 @@ static void what_is_no_document_is_corrupt(void **state)
     assert_int_equal(ask_get(&r->f, r->s, "huge", &value), ERR_TOO_LARGE);
 }
 
+/* … and concerns those behind it in the same op no more than what is not there. */
+static void an_unreadable_document_hides_no_other(void **state)
+{
+    struct room *r = *state;
+    struct ask a = {.done = false};
+    write_file("empty", "", 0);
+    write_file("huge", "x", 0);
+    assert_int_equal(truncate(path_in("huge"), STORE_VALUE_MAX + 1), 0);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    ask_add(&a, STORE_GET, "empty", NULL);
+    ask_add(&a, STORE_GET, "huge", NULL);
+    ask_add(&a, STORE_GET, "none", NULL);
+    ask_add(&a, STORE_GET, "k", NULL);
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.doc[0].result, ERR_CORRUPT);
+    assert_int_equal(a.op.doc[1].result, ERR_TOO_LARGE);
+    assert_int_equal(a.op.doc[2].result, ERR_NOT_FOUND);
+    assert_int_equal(a.op.doc[3].result, ERR_OK);
+    assert_int_equal(a.op.err.code, ERR_CORRUPT); /* the first */
+    assert_true(store_healthy(r->s, NULL));
+    ask_done(&a);
+}
+
+static void a_store_that_fails_behind_an_unreadable_document_fails(void **state)
+{
+    struct room *r = *state;
+    struct ask a = {.done = false};
+    struct err why;
+    write_file("empty", "", 0);
+    ask_add(&a, STORE_GET, "empty", NULL);
+    ask_add(&a, STORE_GET, "k", NULL);
+    ask_add(&a, STORE_GET, "behind", NULL);
+    fault_arm(FAULT_OPEN, 2, EIO, true, false);
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(fault_disarm(), 1);
+    assert_int_equal(a.op.doc[0].result, ERR_CORRUPT);
+    assert_int_equal(a.op.doc[1].result, ERR_UNAVAILABLE);
+    assert_int_equal(a.op.doc[2].result, ERR_CANCELLED);
+    assert_int_equal(a.op.err.code, ERR_UNAVAILABLE); /* what ended it is told */
+    assert_false(store_healthy(r->s, &why));
+    assert_non_null(strstr(why.msg, "reading"));
+    ask_done(&a);
+}
+
 static void a_stale_handle_is_opened_again(void **state)
 {
     struct room *r = *state;
@@ -468,6 +514,8 @@ int main(void)
         TEST(a_directory_that_was_removed_is_made_again),
         TEST(a_directory_that_cannot_be_made_is_told),
         TEST(what_is_no_document_is_corrupt),
+        TEST(an_unreadable_document_hides_no_other),
+        TEST(a_store_that_fails_behind_an_unreadable_document_fails),
         TEST(a_stale_handle_is_opened_again),
         TEST(a_list_passes_over_what_is_not_ours),
         TEST(leftovers_of_killed_writers_are_removed),

@@ -83,8 +83,9 @@ static void fake_do(struct store_op *op)
     bool fails = store_fake.fail > 0;
     store_fake.fail -= fails;
     for (unsigned i = 0; i < op->n && (!fails || store_fake.lose_replies); i++) {
+        struct err err = {.code = ERR_OK};
         op->doc[i].result = fake_do_doc(&op->doc[i]);
-        if (op->doc[i].result == ERR_EXISTS)
+        if (!store_op_goes_on(op, i, &err))
             break;
     }
     if (!fails)
