@@ -1,8 +1,10 @@
 /* GET /api/tasks?status=&limit=&cursor=: records without their node maps, newest first.
  *
  * The store lists keys; the records are read a few at a time, those of this process's own tasks are
- * taken from memory. With a status the pages are read on until enough match or LIST_KEYS_MAX keys
- * were looked at: the answer is then shorter, and its cursor goes on from there. */
+ * taken from memory. What cannot be read (corrupt, too large) is left out like what was removed
+ * since it was listed; a store that fails is told, or the answer would have holes. With a status
+ * the pages are read on until enough match or LIST_KEYS_MAX keys were looked at: the answer is then
+ * shorter, and its cursor goes on from there. */
 #include "answer.h"
 #include "api.h"
 
@@ -46,6 +48,13 @@ static void list_end(struct list_call *c)
     list_free(c);
 }
 
+static void list_fail(struct list_call *c, const struct err *err)
+{
+    answer_error(c->req, err->code == ERR_TIMEOUT ? 504 : 503, "LoadProgressError", "store_failed",
+                 err->msg, NULL);
+    list_free(c);
+}
+
 /* A record, all of it but its nodes. */
 static void list_add_record(struct list_call *c, struct slice text)
 {
@@ -78,15 +87,20 @@ static void list_read(struct list_call *c);
 static void list_on_read(struct store_op *op)
 {
     struct list_call *c = op->ctx;
+    struct err err = op->err;
+    bool failed = false;
     for (unsigned i = 0; i < op->n; i++) {
+        failed = failed || store_doc_ends_op(&op->doc[i]);
         if (op->doc[i].result != ERR_OK)
-            continue; /* removed since it was listed */
+            continue;
         if (!c->gone)
             list_add_record(c, blob_slice(op->doc[i].value));
         blob_unref(op->doc[i].value);
     }
     if (c->gone)
         list_free(c);
+    else if (failed)
+        list_fail(c, &err);
     else
         list_read(c);
 }
@@ -137,9 +151,7 @@ static void list_on_page(struct store_op *op)
         list_refuse(c->req);
         list_free(c);
     } else if (op->err.code != ERR_OK) {
-        answer_error(c->req, op->err.code == ERR_TIMEOUT ? 504 : 503, "LoadProgressError",
-                     "store_failed", op->err.msg, NULL);
-        list_free(c);
+        list_fail(c, &op->err);
     } else {
         c->at = 0;
         list_read(c);

@@ -404,6 +404,17 @@ def test_the_list_pages_from_the_newest(world):
     assert agents[0].get("/api/tasks?limit=0").status == 400
 
 
+def test_a_list_that_cannot_be_read_whole_is_no_answer(world):
+    agent = world.agent(env={"STORE_URL": "mem:?fail_every=2"})
+    agent.run(image_prompt(1))
+    until("the record to be stored", lambda: agent.get("/api/tasks").status == 503)
+    for n in range(4):
+        if n % 2 == 1:
+            agent.record("nobody")  # one operation: the page fails instead of the record behind it
+        reply = agent.get("/api/tasks")
+        assert (reply.status, reply.code) == (503, "store_failed"), reply
+
+
 def test_a_full_queue_is_429_and_says_when(world):
     agent = world.agent(env={"MAX_QUEUE": "3"})
     agent.comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
