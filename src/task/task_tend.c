@@ -160,9 +160,13 @@ static bool tend_is_old(const struct task_tend *r, const struct record *record)
 static void tend_judge(struct task_tend *r, const struct store_doc *doc)
 {
     struct record record;
+    struct err err;
     char id[TASK_ID_MAX + 1];
-    if (record_parse(&record, blob_slice(doc->value), NULL) != ERR_OK ||
-        !slice_eq(record.id, id_of(doc->key)))
+    if (record_parse(&record, blob_slice(doc->value), &err) != ERR_OK) {
+        log_warn("task", "%s cannot be read: %s", doc->key, err.msg);
+        return;
+    }
+    if (!slice_eq(record.id, id_of(doc->key)))
         return;
     if (!task_status_is_end(record.status)) {
         (void)snprintf(id, sizeof(id), "%.*s", SLICE_ARGS(record.id));
@@ -178,7 +182,11 @@ static void tend_on_read(struct store_op *op)
     struct task_tend *r = op->ctx;
     r->old_count = 0;
     for (unsigned i = 0; i < op->n; i++) {
-        if (op->doc[i].result != ERR_OK)
+        enum err_code result = op->doc[i].result;
+        if (result == ERR_CORRUPT || result == ERR_TOO_LARGE)
+            log_warn("task", "%s cannot be read: %s", op->doc[i].key,
+                     result == ERR_CORRUPT ? "it is no document" : "it is too large");
+        if (result != ERR_OK)
             continue;
         if (!r->closing)
             tend_judge(r, &op->doc[i]);

@@ -4,7 +4,7 @@
  * taken over or ended (task_mirror.c). Those that ended longer ago than a task is kept are removed,
  * with all their documents and, where each task has a folder of its own, its files. Only what reads
  * as a record of ours, under the id that it names, is ever removed; the record itself goes last, so
- * that what is left by a crash is found again. */
+ * that what is left by a crash is found again. What cannot be read is told in the log each time. */
 #ifndef TASK_TEND_H
 #define TASK_TEND_H
 

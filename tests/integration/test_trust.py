@@ -404,6 +404,24 @@ def test_the_list_pages_from_the_newest(world):
     assert agents[0].get("/api/tasks?limit=0").status == 400
 
 
+def test_a_record_that_cannot_be_read_hides_no_other(world):
+    agent = world.agent("agent1")
+    for n in range(3):
+        agent.run(image_prompt(n), f"t{n}")
+    agent.stop()
+    (world.store / "empty~task").write_bytes(b"")
+    with open(world.store / "huge~task", "wb") as huge:
+        huge.truncate(16 * 1024 * 1024 + 1)
+    again = world.agent("agent2")
+    assert [task["id"] for task in again.get("/api/tasks").json["tasks"]] == ["t2", "t1", "t0"]
+    again.stop()
+    last = world.agent("agent3", env={"TASK_KEEP": "1ms"})
+    until("the others to be removed", lambda: {path.name for path in world.store.iterdir()} ==
+          {"empty~task", "huge~task"})
+    for key in ("empty~task", "huge~task"):
+        assert f"{key} cannot be read" in last.text()
+
+
 def test_a_list_that_cannot_be_read_whole_is_no_answer(world):
     agent = world.agent(env={"STORE_URL": "mem:?fail_every=2"})
     agent.run(image_prompt(1))
