@@ -3,8 +3,9 @@
  *
  * Everything starts in one place, the turn, run by `later` whenever something has changed and by
  * the timer whenever something is due. A turn answers what is past its deadline, fills the
- * backend's places (operations first, then live documents, unless one is starved), and sets the
- * timer to the nearest moment at which there will be something to do.
+ * backend's places (operations first, then live documents, unless one is starved; a list has a
+ * place of its own), and sets the timer to the nearest moment at which there will be something to
+ * do.
  */
 #include "log.h"
 #include "store_private.h"
@@ -49,10 +50,12 @@ void store_note_timeout(struct store *s, const struct store_op *op, const struct
 {
     s->stats.timeouts++;
     s->stats.failures++;
-    store_note_bad(s, op, why);
+    if (op->page == NULL)
+        store_note_bad(s, op, why);
 }
 
-/* What says nothing about the backend changes nothing: a value too large, a corrupt document. */
+/* What says nothing about the backend changes nothing: a value too large, a corrupt document, a
+ * list that took too long (it may be long). */
 void store_note_end(struct store *s, const struct store_op *op, enum err_code outcome)
 {
     for (unsigned i = 0; i < op->n; i++) {
@@ -67,7 +70,8 @@ void store_note_end(struct store *s, const struct store_op *op, enum err_code ou
         return;
     }
     s->stats.failures++;
-    if (outcome == ERR_UNAVAILABLE || outcome == ERR_TIMEOUT || outcome == ERR_IO)
+    if (outcome == ERR_UNAVAILABLE || outcome == ERR_IO ||
+        (outcome == ERR_TIMEOUT && op->page == NULL))
         store_note_bad(s, op, &op->err);
 }
 
@@ -105,6 +109,8 @@ static void store_probe(struct store *s)
 
 static void store_fill(struct store *s, uint64_t now)
 {
+    if (!s->listing && !list_is_empty(&s->lists))
+        flight_start(CONTAINER_OF(s->lists.next, struct flight, op.link));
     while (s->running < s->parallel) {
         struct store_live *live = live_next(s, now);
         bool starved = live != NULL && now > live->not_before_ms + STORE_STARVED_MS;
@@ -191,6 +197,7 @@ static struct store *store_new(const struct store_ops *ops, struct store_backend
     s->healthy = true;
     list_init(&s->blocked);
     list_init(&s->ready);
+    list_init(&s->lists);
     list_init(&s->flying);
     list_init(&s->all);
     list_init(&s->dirty);
@@ -275,10 +282,11 @@ static void store_on_timer_closed(uv_handle_t *handle)
     closer_release(&s->closer);
 }
 
-/* All is written, or the time for it is over. */
+/* All is written, or the time for it is over. A list that runs has been answered. */
 static void store_close_step(struct store *s, uint64_t now)
 {
-    bool idle = s->flights == 0 && list_is_empty(&s->dirty);
+    flight_cancel_lists(s, "closing");
+    bool idle = s->flights == s->listing && list_is_empty(&s->dirty);
     if (!idle && now < s->close_at)
         return;
     if (!idle)

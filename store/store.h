@@ -3,8 +3,9 @@
  *
  * What the core (store.c) does once for all backends: key check (refused, never cleaned), one
  * operation per key in flight, deadlines, bounds, minimum interval between live writes of a key,
- * retry with the newest value, read-your-writes (of a live document: its last write). A failing
- * store never stops a run.
+ * retry with the newest value, read-your-writes (of a live document: its last write). A list, which
+ * can be long, holds up no document: there is one at a time, in a place of its own. A failing store
+ * never stops a run.
  *
  * Loop thread only. No completion runs inside the call that asked for it; each comes exactly once.
  */
@@ -92,9 +93,9 @@ void store_on_write(struct store *s, void (*on_write)(void *ctx, const char *key
  */
 void store_thaw(struct store *s, uint64_t gap_ms);
 /* Flushes live documents and waits for operations, at most wait_ms, then frees. Operations that are
- * not done by then are answered with TIMEOUT (may have happened) or CANCELLED (have not). From now
- * on the store may be asked for more only by its own callbacks, and says UNAVAILABLE. Live
- * documents must have been ended when `closed` comes. */
+ * not done by then are answered with TIMEOUT (may have happened) or CANCELLED (have not), lists,
+ * which change nothing, at once. From now on the store may be asked for more only by its own
+ * callbacks, and says UNAVAILABLE. Live documents must have been ended when `closed` comes. */
 void store_close(struct store *s, uint64_t wait_ms, void (*closed)(void *ctx), void *ctx);
 
 /* A live document: written again and again, newest value wins. store_touch() marks it dirty, and
@@ -151,7 +152,7 @@ struct store_backend {
 
 struct store_ops { /* one const instance per backend */
     const char *scheme;
-    unsigned parallel;    /* operations in flight at once */
+    unsigned parallel;    /* operations on documents in flight at once; beside them one list */
     unsigned interval_ms; /* between live writes of one key */
     unsigned value_max;
     enum err_code (*open)(struct store_backend **ret, uv_loop_t *loop, struct later *later,
@@ -161,9 +162,9 @@ struct store_ops { /* one const instance per backend */
      * caller is answered at its deadline without it. Results are ERR_CANCELLED when it comes;
      * deadline_ms and started_ms are set. */
     void (*run)(struct store_backend *b, struct store_op *op);
-    /* The core waits no longer: every op has been done or was given up. Ops that are not done when
-     * `closed` comes, from the loop, never will be (a thread may be stuck with them), and their
-     * memory is left alone for ever. */
+    /* The core waits no longer: every op has been done or was given up, a list perhaps just now.
+     * Ops that are not done when `closed` comes, from the loop, never will be (a thread may be
+     * stuck with them), and their memory is left alone for ever. */
     void (*close)(struct store_backend *b, uint64_t wait_ms, void (*closed)(void *ctx), void *ctx);
 };
 void store_op_done(struct store_op *op);

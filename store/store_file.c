@@ -4,7 +4,7 @@
  * mount that hangs holds a thread and an operation, never the loop; further operations wait in the
  * core until their deadlines. One thread by default, because on one disk two writers only get in
  * each other's way; a NAS has latency to hide. Walks through the directory, which can be long, have
- * a thread to themselves and hold up no write.
+ * a thread to themselves and hold up no document; the core asks for one at a time.
  *
  * The directory is made by the first write that finds it missing; opening the store touches
  * nothing.
@@ -30,7 +30,7 @@ struct file_backend {
     bool swept;
     struct work sweep;
     unsigned swept_count;
-    _Atomic bool closing; /* ends a sweep early */
+    _Atomic bool closing; /* ends walks early */
     unsigned open_workers, stuck;
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -40,6 +40,7 @@ struct file_job {
     struct work work;
     struct file_backend *b;
     struct store_op *op;           /* the backend's until done */
+    uint64_t give_up_ms;           /* the core may put off the op's deadline meanwhile */
     bool outdated[STORE_DOCS_MAX]; /* a newer order has been written */
 };
 
@@ -71,7 +72,7 @@ static void job_list_work(struct work *w)
     struct store_op *op = job->op;
     struct err err;
     enum err_code code =
-        file_list_work(job->b->dir, op->page, op->started_ms + op->deadline_ms, &err);
+        file_list_work(job->b->dir, op->page, job->give_up_ms, &job->b->closing, &err);
     if (code != ERR_OK)
         op->err = err;
 }
@@ -126,6 +127,7 @@ static void file_run(struct store_backend *backend, struct store_op *op)
     struct file_job *job = xcalloc(1, sizeof(*job));
     job->b = b;
     job->op = op;
+    job->give_up_ms = op->started_ms + op->deadline_ms;
     job->work.run = op->page != NULL ? job_list_work : job_docs_work;
     job->work.done = file_on_job_done;
     for (unsigned i = 0; i < op->n; i++)
@@ -160,7 +162,7 @@ static enum err_code file_open(struct store_backend **ret, uv_loop_t *loop, stru
         store_url_param_uint(url, "threads", 1, THREADS_MAX, &threads, err) != ERR_OK)
         return ERR_INVALID;
     struct file_backend *b = xcalloc(1, sizeof(*b));
-    b->base.parallel = threads + 1; /* and a walk */
+    b->base.parallel = threads;
     b->dir = xstrdup(url->path);
     for (size_t len = strlen(b->dir); b->dir[len - 1] == '/'; len--)
         b->dir[len - 1] = '\0';
@@ -204,7 +206,7 @@ static void file_close(struct store_backend *backend, uint64_t wait_ms, void (*c
 
 const struct store_ops store_file_ops = {
     .scheme = "file",
-    .parallel = THREADS_DEFAULT + 1,
+    .parallel = THREADS_DEFAULT,
     .interval_ms = 200,
     .value_max = STORE_VALUE_MAX,
     .open = file_open,

@@ -88,13 +88,16 @@ static bool is_listed(const char *name)
            memcmp(name + key.len - suffix.len, suffix.ptr, suffix.len) == 0 && store_key_ok(key);
 }
 
-static enum err_code listing_walk(struct listing *l, DIR *d, uint64_t give_up_ms, struct err *err)
+static enum err_code listing_walk(struct listing *l, DIR *d, uint64_t give_up_ms,
+                                  const _Atomic bool *stop, struct err *err)
 {
     struct dirent *entry;
     unsigned seen = 0;
     while (errno = 0, (entry = readdir(d)) != NULL) {
         struct stat st;
         struct listed e;
+        if (atomic_load(stop))
+            return err_set(err, ERR_CANCELLED, "closing");
         if (++seen % LOOK_AT_CLOCK_EVERY == 0 && clock_mono_ms() > give_up_ms)
             return err_set(err, ERR_TIMEOUT, "the directory could not be read in time");
         if (!is_listed(entry->d_name) ||
@@ -121,7 +124,7 @@ static void listing_fill(const struct listing *l, struct store_page *page)
 }
 
 enum err_code file_list_work(const char *dir, struct store_page *page, uint64_t give_up_ms,
-                             struct err *err)
+                             const _Atomic bool *stop, struct err *err)
 {
     struct listing l = {.want = page->limit + 1}; /* one more: is there another page? */
     enum err_code code = ERR_OK;
@@ -132,7 +135,7 @@ enum err_code file_list_work(const char *dir, struct store_page *page, uint64_t 
         return err_sys(err, ERR_UNAVAILABLE, errno, "opening the directory");
     l.best = xcalloc(l.want, sizeof(*l.best));
     if (d != NULL) {
-        code = listing_walk(&l, d, give_up_ms, err);
+        code = listing_walk(&l, d, give_up_ms, stop, err);
         (void)closedir(d);
     }
     if (code == ERR_OK)

@@ -129,7 +129,7 @@ static void flight_set_ready(struct flight *f)
 {
     f->state = FLIGHT_READY;
     list_remove(&f->op.link);
-    list_add(&f->store->ready, &f->op.link);
+    list_add(f->op.page != NULL ? &f->store->lists : &f->store->ready, &f->op.link);
 }
 
 static void flight_unclaim(struct flight *f, unsigned doc)
@@ -289,7 +289,10 @@ void flight_start(struct flight *f)
     }
     list_remove(&f->op.link);
     list_add(&s->flying, &f->op.link);
-    s->running++;
+    if (f->op.page != NULL)
+        s->listing = true;
+    else
+        s->running++;
     s->ops->run(s->backend, &f->op);
     ASSERT(f->state == FLIGHT_READY); /* no backend is done inside run() */
     f->state = FLIGHT_RUNNING;
@@ -321,7 +324,10 @@ void store_op_done(struct store_op *op)
     for (unsigned i = 0; i < op->n; i++)
         ASSERT(op->doc[i].verb != STORE_GET ||
                (op->doc[i].value != NULL) == (op->doc[i].result == ERR_OK));
-    s->running--;
+    if (op->page != NULL)
+        s->listing = false;
+    else
+        s->running--;
     store_note_end(s, op, flight_outcome(op));
     if (!f->told)
         flight_tell_results(f);
@@ -350,6 +356,20 @@ void flight_expire(struct store *s, uint64_t now)
         struct flight *f = CONTAINER_OF(node, struct flight, all);
         if (!f->told && f->op.started_ms + f->op.deadline_ms <= now)
             flight_time_out(f, "the store did not answer");
+    }
+}
+
+void flight_cancel_lists(struct store *s, const char *why)
+{
+    struct err err;
+    (void)err_set(&err, ERR_CANCELLED, "%s", why);
+    LIST_FOREACH_SAFE (node, next, &s->all) {
+        struct flight *f = CONTAINER_OF(node, struct flight, all);
+        if (f->told || f->op.page == NULL)
+            continue;
+        flight_tell_failure(f, 0, ERR_CANCELLED, &err);
+        if (f->state != FLIGHT_RUNNING)
+            flight_end(f);
     }
 }
 

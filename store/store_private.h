@@ -32,7 +32,7 @@ enum {
 enum flight_state { FLIGHT_BLOCKED, FLIGHT_READY, FLIGHT_RUNNING, FLIGHT_ENDED };
 
 struct flight {
-    struct store_op op;     /* `link` is in the store's list of its state */
+    struct store_op op;     /* `link` is in the store's list of its state (`lists`: READY) */
     struct store_op *asked; /* the caller's; NULL once it has been answered */
     struct store *store;
     struct later_item answer;
@@ -57,8 +57,9 @@ struct store {
     uv_timer_t timer;       /* the nearest of all that is waited for */
     struct later_item turn; /* the only place where anything starts */
     unsigned parallel, running, flights;
+    bool listing; /* a list runs, and is not among `running` */
     size_t bytes;
-    struct list_node blocked, ready, flying, all;
+    struct list_node blocked, ready, lists, flying, all;
     struct list_node row[STORE_BUCKETS];
     struct list_node dirty; /* live documents that want to be written */
     struct list_node ended; /* … whose end is to be told */
@@ -93,6 +94,8 @@ void flight_start(struct flight *f); /* READY */
 /* Answers a flight that has not started. */
 void flight_refuse(struct flight *f, enum err_code code, const char *why);
 void flight_expire(struct store *s, uint64_t now);
+/* Answers all lists; those that wait end. */
+void flight_cancel_lists(struct store *s, const char *why);
 void flight_put_off(struct store *s, uint64_t by_ms);
 uint64_t flight_next_deadline(const struct store *s); /* UINT64_MAX: none */
 /* Answers all that have no answer yet. */

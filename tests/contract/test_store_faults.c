@@ -385,6 +385,20 @@ static void a_list_passes_over_what_is_not_ours(void **state)
     assert_string_equal(page.keys[2], "older~task");
 }
 
+static void a_list_ends_when_nobody_waits(void **state)
+{
+    struct room *r = *state;
+    static struct store_page page = {.limit = 1};
+    struct err err;
+    atomic_bool stop;
+    atomic_init(&stop, true);
+    assert_int_equal(ask_put(&r->f, r->s, "a~task", "1"), ERR_OK);
+    assert_int_equal(file_list_work(dir, &page, UINT64_MAX, &stop, &err), ERR_CANCELLED);
+    atomic_store(&stop, false);
+    assert_int_equal(file_list_work(dir, &page, UINT64_MAX, &stop, &err), ERR_OK);
+    assert_int_equal(page.count, 1);
+}
+
 static void leftovers_of_killed_writers_are_removed(void **state)
 {
     struct room *r = *state;
@@ -518,6 +532,7 @@ int main(void)
         TEST(a_store_that_fails_behind_an_unreadable_document_fails),
         TEST(a_stale_handle_is_opened_again),
         TEST(a_list_passes_over_what_is_not_ours),
+        TEST(a_list_ends_when_nobody_waits),
         TEST(leftovers_of_killed_writers_are_removed),
         cmocka_unit_test_setup_teardown(they_are_removed_by_the_first_operation, set_up_unswept,
                                         tear_down),

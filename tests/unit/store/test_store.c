@@ -153,6 +153,92 @@ static void pages_have_a_size(void **state)
     assert_string_equal(store_fake.log, "list;");
 }
 
+static void ask_list(struct room *r, struct ask *a, struct store_page *page, uint64_t deadline_ms)
+{
+    *a = (struct ask){.op = {.page = page, .deadline_ms = deadline_ms}};
+    page->limit = 1;
+    ask_start(a, r->s);
+}
+
+static void lists_come_one_by_one_and_hold_up_no_document(void **state)
+{
+    struct room *r = *state;
+    static struct store_page page[3];
+    struct ask list[3];
+    struct ask a;
+    struct ask b;
+    store_fake.hold = true;
+    for (unsigned i = 0; i < ARRAY_LEN(list); i++)
+        ask_list(r, &list[i], &page[i], 0);
+    room_ask(r, &a, STORE_GET, "a", NULL);
+    room_ask(r, &b, STORE_GET, "b", NULL);
+    room_turn(r);
+    assert_string_equal(store_fake.log, "list;get a;"); /* one document at a time: narrow */
+    store_fake_finish();
+    room_turn(r);
+    assert_true(list[0].done);
+    assert_string_equal(store_fake.log, "list;get a;list;");
+    store_fake_finish();
+    room_turn(r);
+    assert_string_equal(store_fake.log, "list;get a;list;get b;");
+    store_fake_finish_all();
+    ask_wait(&list[1], &r->f);
+    ask_wait(&list[2], &r->f);
+    ask_wait(&a, &r->f);
+    ask_wait(&b, &r->f);
+}
+
+static void a_list_that_takes_long_says_nothing_of_the_store(void **state)
+{
+    struct room *r = *state;
+    static struct store_page page[2];
+    struct ask runs;
+    struct ask waits;
+    store_fake.hold = true;
+    ask_list(r, &runs, &page[0], SOON_MS);
+    ask_list(r, &waits, &page[1], SOON_MS);
+    ask_wait(&runs, &r->f);
+    ask_wait(&waits, &r->f);
+    assert_int_equal(runs.op.err.code, ERR_TIMEOUT);
+    assert_int_equal(waits.op.err.code, ERR_TIMEOUT);
+    assert_true(store_healthy(r->s, NULL));
+    store_fake.fail = 1;
+    store_fake.fail_code = ERR_TIMEOUT; /* what the backend says of it, too */
+    store_fake_finish();
+    ask_list(r, &runs, &page[0], 0);
+    store_fake.fail = 1;
+    store_fake_finish_all();
+    ask_wait(&runs, &r->f);
+    assert_int_equal(runs.op.err.code, ERR_TIMEOUT);
+    assert_true(store_healthy(r->s, NULL));
+}
+
+static void on_closed(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
+static void no_list_holds_up_the_close(void **state)
+{
+    struct room *r = *state;
+    static struct store_page page[2];
+    struct ask runs;
+    struct ask waits;
+    bool closed = false;
+    store_fake.hold = true;
+    ask_list(r, &runs, &page[0], LONG_MS);
+    ask_list(r, &waits, &page[1], LONG_MS);
+    room_turn(r);
+    store_close(r->s, LONG_MS, on_closed, &closed);
+    r->s = NULL;
+    room_turn(r);
+    assert_true(runs.done && waits.done);
+    assert_int_equal(runs.op.err.code, ERR_CANCELLED);
+    assert_int_equal(waits.op.err.code, ERR_CANCELLED);
+    loop_run_until(&r->f, &closed, "the close");
+    assert_string_equal(store_fake.log, "list;");
+}
+
 static void nothing_is_begun_after_its_time(void **state)
 {
     struct room *r = *state;
@@ -333,6 +419,9 @@ int main(void)
         TEST(what_waits_is_bounded),
         TEST(faulty_ops_never_reach_the_backend),
         TEST(pages_have_a_size),
+        TEST_NARROW(lists_come_one_by_one_and_hold_up_no_document),
+        TEST(a_list_that_takes_long_says_nothing_of_the_store),
+        TEST(no_list_holds_up_the_close),
         TEST(nothing_is_begun_after_its_time),
         TEST(a_caller_is_answered_while_the_backend_is_stuck),
         TEST(what_waited_in_vain_is_never_done),
