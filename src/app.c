@@ -544,7 +544,8 @@ static void app_tend(struct app *a)
     struct task_tend_options options = {.hub = a->hub,
                                         .store = a->store,
                                         .keep_ms = cfg->task_keep_ms,
-                                        .output_dir = folders ? cfg->output_dir : NULL};
+                                        .output_dir = folders ? cfg->output_dir : NULL,
+                                        .stop_ms = TEND_STOP_MS};
     a->tend = task_tend_start(&a->loop, &options);
 }
 

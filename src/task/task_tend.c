@@ -4,17 +4,35 @@
 #include "log.h"
 #include "task_files.h"
 #include "task_private.h"
+#include "workers.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-struct task_tend {
-    struct task_tend_options options;
-    uv_loop_t *loop;
-    struct closer closer;
-    uv_timer_t timer;
+enum { TEND_LIST_MS = 60000 };
+
+/* A list may take long, and the end does not wait for it: what the store works with is apart. */
+struct tend_list {
     struct store_op op;
     struct store_page page;
+    bool asked;
+    struct task_tend *tend; /* NULL: has ended meanwhile */
+};
+
+/* What a thread works with, which may be stuck in the system when everything ends. */
+struct tend_job {
+    struct work work;
+    struct task_files files;
+    struct task_tend *tend;
+};
+
+struct task_tend {
+    struct task_tend_options options;
+    struct closer closer;
+    uv_timer_t timer;
+    struct workers *workers; /* files may lie on a NAS that hangs */
+    struct store_op op;
+    struct tend_list *list;
     unsigned at;                       /* next key of the page */
     unsigned seen, under_way, removed; /* in this round */
     struct blob *old[STORE_DOCS_MAX];  /* records of tasks that are to be removed */
@@ -22,8 +40,6 @@ struct task_tend {
     char id[TASK_ID_MAX + 1]; /* of the one that is being removed … */
     unsigned attempts;        /* … with so many attempts … */
     unsigned next_doc;        /* … of whose documents this is the next */
-    uv_work_t work;
-    struct task_files files;
     bool closing;
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -45,7 +61,7 @@ static void tend_on_timer(uv_timer_t *timer)
 {
     struct task_tend *r = timer->data;
     r->seen = r->under_way = r->removed = 0;
-    r->page.cursor[0] = '\0';
+    r->list->page.cursor[0] = '\0';
     tend_list(r);
 }
 
@@ -93,18 +109,28 @@ static bool tend_key(const struct task_tend *r, unsigned n, char key[STORE_KEY_M
     return true;
 }
 
-static void tend_on_files_work(uv_work_t *work)
+static void tend_on_files_work(struct work *work)
 {
-    task_files_remove(&CONTAINER_OF(work, struct task_tend, work)->files);
+    task_files_remove(&CONTAINER_OF(work, struct tend_job, work)->files);
 }
 
-static void tend_on_files_removed(uv_work_t *work, int status)
+static void tend_on_files_removed(struct work *work)
 {
-    struct task_tend *r = CONTAINER_OF(work, struct task_tend, work);
-    (void)status; /* it is never cancelled */
-    task_files_done(&r->files);
+    struct tend_job *job = CONTAINER_OF(work, struct tend_job, work);
+    struct task_tend *r = job->tend;
+    task_files_done(&job->files);
+    free(job);
     tend_remove_old(r);
-    closer_release(&r->closer);
+}
+
+static void tend_remove_files(struct task_tend *r, struct slice outputs)
+{
+    struct tend_job *job = xcalloc(1, sizeof(*job));
+    job->work.run = tend_on_files_work;
+    job->work.done = tend_on_files_removed;
+    job->tend = r;
+    task_files_init(&job->files, r->options.output_dir, r->id, outputs);
+    workers_add(r->workers, &job->work);
 }
 
 /* The next task of those found: its files first. */
@@ -116,18 +142,14 @@ static void tend_begin_removal(struct task_tend *r)
     (void)snprintf(r->id, sizeof(r->id), "%.*s", SLICE_ARGS(record.id));
     r->attempts = record.attempt;
     r->next_doc = 0;
-    r->removed++;
-    task_files_init(&r->files, r->options.output_dir, r->id, record.outputs);
-    blob_unref(text);
     if (task_hub_find(r->options.hub, slice_of(r->id)) != NULL) { /* asked for again just now */
-        task_files_done(&r->files);
-        r->removed--;
         r->next_doc = UINT32_MAX;
         tend_remove_old(r);
-        return;
+    } else {
+        r->removed++;
+        tend_remove_files(r, record.outputs);
     }
-    closer_hold(&r->closer);
-    ASSERT(uv_queue_work(r->loop, &r->work, tend_on_files_work, tend_on_files_removed) == 0);
+    blob_unref(text);
 }
 
 static void tend_remove_old(struct task_tend *r)
@@ -202,19 +224,20 @@ static void tend_on_read(struct store_op *op)
 static void tend_read(struct task_tend *r)
 {
     r->op = (struct store_op){.n = 0};
-    for (; r->op.n < STORE_DOCS_MAX && r->at < r->page.count; r->at++) {
+    const struct store_page *page = &r->list->page;
+    for (; r->op.n < STORE_DOCS_MAX && r->at < page->count; r->at++) {
         struct store_doc *doc = &r->op.doc[r->op.n];
         r->seen++;
-        if (task_hub_find(r->options.hub, id_of(r->page.keys[r->at])) != NULL)
+        if (task_hub_find(r->options.hub, id_of(page->keys[r->at])) != NULL)
             continue;
         doc->verb = STORE_GET;
-        (void)snprintf(doc->key, sizeof(doc->key), "%s", r->page.keys[r->at]);
+        (void)snprintf(doc->key, sizeof(doc->key), "%s", page->keys[r->at]);
         r->op.n++;
     }
     if (r->op.n > 0) {
         tend_run(r, tend_on_read);
-    } else if (r->page.next[0] != '\0') {
-        memcpy(r->page.cursor, r->page.next, sizeof(r->page.cursor));
+    } else if (page->next[0] != '\0') {
+        memcpy(r->list->page.cursor, page->next, sizeof(page->cursor));
         tend_list(r);
     } else {
         tend_pause(r);
@@ -223,23 +246,30 @@ static void tend_read(struct task_tend *r)
 
 static void tend_on_list(struct store_op *op)
 {
-    struct task_tend *r = op->ctx;
+    struct tend_list *list = op->ctx;
+    struct task_tend *r = list->tend;
+    if (r == NULL) {
+        free(list);
+        return;
+    }
+    list->asked = false;
     r->at = 0;
     if (op->err.code != ERR_OK) {
         log_warn("task", "stored tasks cannot be listed: %s", op->err.msg);
-        r->page.count = 0;
-        r->page.next[0] = '\0';
+        list->page.count = 0;
+        list->page.next[0] = '\0';
     }
-    if (!r->closing)
-        tend_read(r);
-    closer_release(&r->closer);
+    tend_read(r);
 }
 
 static void tend_list(struct task_tend *r)
 {
-    r->op = (struct store_op){.page = &r->page};
-    r->page.limit = STORE_PAGE_MAX;
-    tend_run(r, tend_on_list);
+    struct tend_list *list = r->list;
+    list->asked = true;
+    list->page.limit = STORE_PAGE_MAX;
+    list->op = (struct store_op){
+        .page = &list->page, .deadline_ms = TEND_LIST_MS, .done = tend_on_list, .ctx = list};
+    store_run(r->options.store, &list->op);
 }
 
 /* --- life ------------------------------------------------------------------------------------ */
@@ -248,11 +278,14 @@ struct task_tend *task_tend_start(uv_loop_t *loop, const struct task_tend_option
 {
     struct task_tend *r = xcalloc(1, sizeof(*r));
     r->options = *options;
-    r->loop = loop;
+    r->list = xcalloc(1, sizeof(*r->list));
+    r->list->tend = r;
+    r->workers = workers_new(loop, 1);
     closer_init(&r->closer, loop);
     ASSERT(uv_timer_init(loop, &r->timer) == 0);
     r->timer.data = r;
     closer_hold(&r->closer);
+    closer_hold(&r->closer); /* the workers */
     tend_list(r);
     return r;
 }
@@ -260,6 +293,14 @@ struct task_tend *task_tend_start(uv_loop_t *loop, const struct task_tend_option
 static void tend_on_timer_closed(uv_handle_t *handle)
 {
     struct task_tend *r = handle->data;
+    closer_release(&r->closer);
+}
+
+static void tend_on_workers_closed(void *ctx, unsigned stuck)
+{
+    struct task_tend *r = ctx;
+    if (stuck > 0)
+        log_warn("task", "the files of task %s could not be removed in time", r->id);
     closer_release(&r->closer);
 }
 
@@ -279,6 +320,11 @@ void task_tend_free(struct task_tend *r, void (*closed)(void *ctx), void *ctx)
     r->closing = true;
     r->closed = closed;
     r->closed_ctx = ctx;
+    if (r->list->asked)
+        r->list->tend = NULL;
+    else
+        free(r->list);
     uv_close((uv_handle_t *)&r->timer, tend_on_timer_closed);
+    workers_close(r->workers, r->options.stop_ms, tend_on_workers_closed, r);
     closer_begin(&r->closer, tend_on_closed);
 }

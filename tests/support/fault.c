@@ -42,6 +42,11 @@ void fault_arm(enum fault_call call, unsigned nth, int errnum, bool forever, boo
     atomic_store(&armed, true);
 }
 
+unsigned fault_hits(void)
+{
+    return atomic_load(&hits);
+}
+
 unsigned fault_disarm(void)
 {
     atomic_store(&armed, false);

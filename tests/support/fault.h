@@ -24,6 +24,7 @@ enum {
  * after it. close() closes all the same; with `done` rename and link happen all the same, too: a
  * reply that was lost. */
 void fault_arm(enum fault_call call, unsigned nth, int errnum, bool forever, bool done);
+unsigned fault_hits(void); /* how often something has failed, or hangs, since */
 /* Returns how often something failed. */
 unsigned fault_disarm(void);
 
