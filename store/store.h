@@ -56,7 +56,8 @@ struct store_page {
     /* out: keys that end in "~task", newest first */
     unsigned count;
     char keys[STORE_PAGE_MAX][STORE_KEY_MAX + 1];
-    char next[STORE_KEY_MAX + 1]; /* "": no more */
+    uint64_t stamps[STORE_PAGE_MAX]; /* what the backend sorts by, the greatest first */
+    char next[STORE_KEY_MAX + 1];    /* store_page_cursor() of the last; "": no more */
 };
 
 /* An operation is the caller's memory, untouched by it from store_run() until `done`. */
@@ -75,6 +76,9 @@ struct store_op {
     uint64_t started_ms;
     void *scratch[4]; /* the backend's */
 };
+
+/* The cursor of a list that goes on behind keys[i]. */
+void store_page_cursor(const struct store_page *page, unsigned i, char ret[STORE_KEY_MAX + 1]);
 
 /* Does its result end the op? Everything but OK does, for CREATE also EXISTS. What a GET may find
  * wrong with its own document does not: NOT_FOUND, CORRUPT, TOO_LARGE say nothing of the others. */
@@ -168,6 +172,8 @@ struct store_ops { /* one const instance per backend */
     void (*close)(struct store_backend *b, uint64_t wait_ms, void (*closed)(void *ctx), void *ctx);
 };
 void store_op_done(struct store_op *op);
+/* A cursor that is not "", back again: where the page before ended. False: it is none. */
+bool store_cursor_read(const char *cursor, uint64_t *ret_stamp, const char **ret_key);
 /* On any thread, between one document and the next: doc[i] has its result, and *err says what is
  * wrong with it unless its code is OK. False: the op ends here. */
 bool store_op_goes_on(struct store_op *op, unsigned i, const struct err *err);

@@ -6,12 +6,16 @@
  * each other's way; a NAS has latency to hide. Walks through the directory, which can be long, have
  * a thread to themselves and hold up no document; the core asks for one at a time.
  *
+ * What a walk has found is kept for a while, for the pages that follow. It is the loop's, which
+ * lends it to the walk that runs.
+ *
  * The directory is made by the first write that finds it missing; opening the store touches
  * nothing.
  */
 #include "later.h"
 #include "log.h"
 #include "store_file_io.h"
+#include "store_file_list.h"
 #include "store_order.h"
 #include "store_url.h"
 #include "workers.h"
@@ -26,12 +30,14 @@ struct file_backend {
     char *dir;
     struct workers *writers; /* and readers of one document */
     struct workers *walkers;
+    struct file_listing *listing; /* of the last walk; lent while a list runs */
+    uv_timer_t forget;            /* … it */
     struct store_orders *orders;
     bool swept;
     struct work sweep;
     unsigned swept_count;
     _Atomic bool closing; /* ends walks early */
-    unsigned open_workers, stuck;
+    unsigned open_parts, stuck;
     void (*closed)(void *ctx);
     void *closed_ctx;
 };
@@ -39,8 +45,8 @@ struct file_backend {
 struct file_job {
     struct work work;
     struct file_backend *b;
-    struct store_op *op;           /* the backend's until done */
-    uint64_t give_up_ms;           /* the core may put off the op's deadline meanwhile */
+    struct store_op *op;   /* the backend's until done */
+    struct file_list list; /* with copies: the core may put off the op's deadline meanwhile */
     bool outdated[STORE_DOCS_MAX]; /* a newer order has been written */
 };
 
@@ -69,12 +75,9 @@ static void job_docs_work(struct work *w)
 static void job_list_work(struct work *w)
 {
     struct file_job *job = CONTAINER_OF(w, struct file_job, work);
-    struct store_op *op = job->op;
     struct err err;
-    enum err_code code =
-        file_list_work(job->b->dir, op->page, job->give_up_ms, &job->b->closing, &err);
-    if (code != ERR_OK)
-        op->err = err;
+    if (file_list_work(&job->list, &err) != ERR_OK)
+        job->op->err = err;
 }
 
 static void sweep_work(struct work *w)
@@ -104,7 +107,29 @@ static void file_note_order(const struct file_job *job, const struct store_doc *
         store_orders_set(job->b->orders, doc->key, doc->order);
 }
 
-static void file_on_job_done(struct work *w)
+static void file_on_forget(uv_timer_t *timer)
+{
+    struct file_backend *b = timer->data;
+    file_listing_free(b->listing);
+    b->listing = NULL;
+}
+
+static void file_on_list_done(struct work *w)
+{
+    struct file_job *job = CONTAINER_OF(w, struct file_job, work);
+    struct file_backend *b = job->b;
+    struct store_op *op = job->op;
+    uint64_t now = clock_mono_ms();
+    b->listing = job->list.kept;
+    if (b->listing != NULL && !atomic_load(&b->closing)) {
+        uint64_t end = file_listing_end(b->listing);
+        ASSERT(uv_timer_start(&b->forget, file_on_forget, end > now ? end - now : 0, 0) == 0);
+    }
+    free(job);
+    store_op_done(op);
+}
+
+static void file_on_docs_done(struct work *w)
 {
     struct file_job *job = CONTAINER_OF(w, struct file_job, work);
     struct store_op *op = job->op;
@@ -121,22 +146,47 @@ static bool file_is_outdated(const struct file_backend *b, const struct store_do
            doc->order < store_orders_get(b->orders, doc->key);
 }
 
+static void file_run_list(struct file_backend *b, struct file_job *job)
+{
+    struct store_op *op = job->op;
+    job->list = (struct file_list){.dir = b->dir,
+                                   .page = op->page,
+                                   .asked_ms = op->started_ms,
+                                   .give_up_ms = op->started_ms + op->deadline_ms,
+                                   .stop = &b->closing,
+                                   .entries_max = FILE_LISTING_ENTRIES_MAX,
+                                   .keep_ms = FILE_LISTING_KEEP_MS,
+                                   .kept = b->listing};
+    b->listing = NULL;
+    job->work.run = job_list_work;
+    job->work.done = file_on_list_done;
+    workers_add(b->walkers, &job->work);
+}
+
+static void file_run_docs(struct file_backend *b, struct file_job *job)
+{
+    struct store_op *op = job->op;
+    for (unsigned i = 0; i < op->n; i++)
+        job->outdated[i] = file_is_outdated(b, &op->doc[i]);
+    job->work.run = job_docs_work;
+    job->work.done = file_on_docs_done;
+    workers_add(b->writers, &job->work);
+}
+
 static void file_run(struct store_backend *backend, struct store_op *op)
 {
     struct file_backend *b = backend_of(backend);
     struct file_job *job = xcalloc(1, sizeof(*job));
     job->b = b;
     job->op = op;
-    job->give_up_ms = op->started_ms + op->deadline_ms;
-    job->work.run = op->page != NULL ? job_list_work : job_docs_work;
-    job->work.done = file_on_job_done;
-    for (unsigned i = 0; i < op->n; i++)
-        job->outdated[i] = file_is_outdated(b, &op->doc[i]);
     if (!b->swept) {
         b->swept = true;
         workers_add(b->walkers, &b->sweep);
     }
-    workers_add(op->page != NULL ? b->walkers : b->writers, &job->work);
+    if (op->page != NULL)
+        file_run_list(b, job);
+    else
+        file_run_docs(b, job);
 }
 
 static enum err_code file_check_url(const struct store_url *url, struct err *err)
@@ -169,28 +219,42 @@ static enum err_code file_open(struct store_backend **ret, uv_loop_t *loop, stru
     b->orders = store_orders_new();
     b->writers = workers_new(loop, threads);
     b->walkers = workers_new(loop, 1);
-    b->open_workers = 2;
+    ASSERT(uv_timer_init(loop, &b->forget) == 0);
+    b->forget.data = b;
+    b->open_parts = 3; /* the timer and the workers */
     b->sweep = (struct work){.run = sweep_work, .done = file_on_swept};
     atomic_init(&b->closing, false);
     *ret = &b->base;
     return ERR_OK;
 }
 
-static void file_on_workers_closed(void *ctx, unsigned stuck)
+static void file_on_part_closed(struct file_backend *b)
 {
-    struct file_backend *b = ctx;
-    b->stuck += stuck;
-    if (--b->open_workers > 0)
+    if (--b->open_parts > 0)
         return;
     void (*closed)(void *ctx) = b->closed;
     void *closed_ctx = b->closed_ctx;
     store_orders_free(b->orders);
     b->orders = NULL;
+    file_listing_free(b->listing);
+    b->listing = NULL;
     if (b->stuck == 0) { /* else a thread that is stuck in the system still looks at it */
         free(b->dir);
         free(b);
     }
     closed(closed_ctx);
+}
+
+static void file_on_workers_closed(void *ctx, unsigned stuck)
+{
+    struct file_backend *b = ctx;
+    b->stuck += stuck;
+    file_on_part_closed(b);
+}
+
+static void file_on_timer_closed(uv_handle_t *handle)
+{
+    file_on_part_closed(handle->data);
 }
 
 static void file_close(struct store_backend *backend, uint64_t wait_ms, void (*closed)(void *ctx),
@@ -200,6 +264,7 @@ static void file_close(struct store_backend *backend, uint64_t wait_ms, void (*c
     b->closed = closed;
     b->closed_ctx = ctx;
     atomic_store(&b->closing, true);
+    uv_close((uv_handle_t *)&b->forget, file_on_timer_closed);
     workers_close(b->writers, wait_ms, file_on_workers_closed, b);
     workers_close(b->walkers, wait_ms, file_on_workers_closed, b);
 }

@@ -11,11 +11,6 @@ enum { FILE_NAME_ROOM = STORE_KEY_MAX + 32 }; /* ".<key>.<16 hex>.tmp" and a NUL
  * in store_op. */
 void file_do_work(const char *dir, struct store_doc *doc, uint64_t not_after_ms, struct err *err);
 
-/* Newest "~task" keys of the directory, as store_page says. Gives up with ERR_TIMEOUT past
- * give_up_ms on clock_mono_ms(), or once *stop says that nobody waits any more. */
-enum err_code file_list_work(const char *dir, struct store_page *page, uint64_t give_up_ms,
-                             const _Atomic bool *stop, struct err *err) MUST_CHECK;
-
 /* Removes what writers left behind that were killed more than an hour ago. *stop ends it early. */
 unsigned file_sweep_work(const char *dir, const _Atomic bool *stop);
 

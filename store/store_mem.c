@@ -136,13 +136,13 @@ static bool mem_is_listed(const struct mem_doc *d)
     return len > 5 && strcmp(d->key + len - 5, "~task") == 0;
 }
 
-/* The cursor is the number of the last write that was listed. */
+/* The order is that of the writes. */
 static enum err_code mem_list(struct mem_backend *b, struct store_page *page, struct err *err)
 {
     uint64_t before = UINT64_MAX;
-    if (page->cursor[0] != '\0' && !slice_to_u64(slice_of(page->cursor), UINT64_MAX, &before))
+    const char *key;
+    if (page->cursor[0] != '\0' && !store_cursor_read(page->cursor, &before, &key))
         return err_set(err, ERR_INVALID, "not a cursor of this store");
-    const struct mem_doc *last = NULL;
     page->count = 0;
     page->next[0] = '\0';
     LIST_FOREACH (node, &b->age) {
@@ -150,13 +150,11 @@ static enum err_code mem_list(struct mem_backend *b, struct store_page *page, st
         if (d->written >= before || !mem_is_listed(d))
             continue;
         if (page->count == page->limit) {
-            ASSERT(last != NULL);
-            (void)snprintf(page->next, sizeof(page->next), "%llu",
-                           (unsigned long long)last->written);
+            store_page_cursor(page, page->count - 1, page->next);
             break;
         }
+        page->stamps[page->count] = d->written;
         memcpy(page->keys[page->count++], d->key, sizeof(d->key));
-        last = d;
     }
     return ERR_OK;
 }

@@ -3,15 +3,16 @@
  * The store lists keys; the records are read a few at a time, those of this process's own tasks are
  * taken from memory. What cannot be read (corrupt, too large) is left out like what was removed
  * since it was listed; a store that fails is told, or the answer would have holes. With a status
- * the pages are read on until enough match or LIST_KEYS_MAX keys were looked at: the answer is then
- * shorter, and its cursor goes on from there. */
+ * whole pages are asked for and read on until enough match, or LIST_KEYS_MAX keys were looked at,
+ * or LIST_ENOUGH_MS are over: the answer is then shorter. Its cursor goes on behind the last key
+ * that was looked at. All of it together has LIST_MS. */
 #include "answer.h"
 #include "api.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LIST_LIMIT = 20, LIST_KEYS_MAX = 1000 };
+enum { LIST_LIMIT = 20, LIST_KEYS_MAX = 1000, LIST_ENOUGH_MS = 5000, LIST_MS = 10000 };
 
 struct list_call {
     struct api *api;
@@ -19,7 +20,9 @@ struct list_call {
     bool gone;
     struct store_op op;
     struct store_page page;
-    unsigned at, looked, limit, count;
+    unsigned at; /* next key of the page */
+    unsigned looked, limit, count;
+    uint64_t began_ms;
     char status[16]; /* "": any */
     struct buf body;
 };
@@ -36,11 +39,24 @@ static void list_on_abort(struct http_req *req)
     c->gone = true; /* what is under way ends, and frees it */
 }
 
+/* "": there is no more. */
+static void list_cursor(const struct list_call *c, char ret[STORE_KEY_MAX + 1])
+{
+    if (c->at == c->page.count)
+        memcpy(ret, c->page.next, sizeof(c->page.next));
+    else if (c->at > 0)
+        store_page_cursor(&c->page, c->at - 1, ret);
+    else
+        memcpy(ret, c->page.cursor, sizeof(c->page.cursor));
+}
+
 static void list_end(struct list_call *c)
 {
+    char cursor[STORE_KEY_MAX + 1];
+    list_cursor(c, cursor);
     buf_adds(&c->body, "],\"cursor\":");
-    if (c->page.next[0] != '\0')
-        buf_add_json_string(&c->body, slice_of(c->page.next));
+    if (cursor[0] != '\0')
+        buf_add_json_string(&c->body, slice_of(cursor));
     else
         buf_adds(&c->body, "null");
     buf_adds(&c->body, "}");
@@ -90,12 +106,14 @@ static void list_on_read(struct store_op *op)
     struct err err = op->err;
     bool failed = false;
     for (unsigned i = 0; i < op->n; i++) {
-        failed = failed || store_doc_ends_op(&op->doc[i]);
-        if (op->doc[i].result != ERR_OK)
-            continue;
-        if (!c->gone)
-            list_add_record(c, blob_slice(op->doc[i].value));
-        blob_unref(op->doc[i].value);
+        const struct store_doc *doc = &op->doc[i];
+        bool wanted = !c->gone && c->count < c->limit;
+        failed = failed || store_doc_ends_op(doc);
+        c->at += wanted;
+        c->looked += wanted;
+        if (doc->result == ERR_OK && wanted)
+            list_add_record(c, blob_slice(doc->value));
+        blob_unref(doc->result == ERR_OK ? doc->value : NULL);
     }
     if (c->gone)
         list_free(c);
@@ -111,22 +129,34 @@ static void list_refuse(struct http_req *req)
                  "limit is 1 to 100, status a status of tasks, cursor what a list gave", NULL);
 }
 
+static bool list_is_enough(const struct list_call *c)
+{
+    return c->count >= c->limit || c->looked >= LIST_KEYS_MAX ||
+           (c->looked > 0 && clock_mono_ms() >= c->began_ms + LIST_ENOUGH_MS);
+}
+
+static uint64_t list_ms_left(const struct list_call *c)
+{
+    uint64_t gone = clock_mono_ms() - c->began_ms;
+    return gone < LIST_MS ? LIST_MS - gone : 1;
+}
+
 static void list_page(struct list_call *c);
 
 static void list_read(struct list_call *c)
 {
-    c->op = (struct store_op){.done = list_on_read, .ctx = c};
-    while (c->at < c->page.count && c->op.n < STORE_DOCS_MAX) {
-        const char *key = c->page.keys[c->at];
+    c->op = (struct store_op){.deadline_ms = list_ms_left(c), .done = list_on_read, .ctx = c};
+    while (!list_is_enough(c) && c->at + c->op.n < c->page.count && c->op.n < STORE_DOCS_MAX) {
+        const char *key = c->page.keys[c->at + c->op.n];
         struct task *t = task_hub_find(c->api->hub, (struct slice){key, strcspn(key, "~")});
         if (t != NULL && !task_is_known(t))
             t = NULL;
         if (t != NULL && c->op.n > 0)
             break; /* in order: those before it first */
-        c->at++;
-        c->looked++;
         if (t != NULL) {
             list_add_record(c, blob_slice(task_record(t)));
+            c->at++;
+            c->looked++;
             continue;
         }
         c->op.doc[c->op.n].verb = STORE_GET;
@@ -134,7 +164,7 @@ static void list_read(struct list_call *c)
     }
     if (c->op.n > 0) {
         store_run(c->api->store, &c->op);
-    } else if (c->count >= c->limit || c->page.next[0] == '\0' || c->looked >= LIST_KEYS_MAX) {
+    } else if (list_is_enough(c) || c->page.next[0] == '\0') {
         list_end(c);
     } else {
         memcpy(c->page.cursor, c->page.next, sizeof(c->page.cursor));
@@ -160,8 +190,9 @@ static void list_on_page(struct store_op *op)
 
 static void list_page(struct list_call *c)
 {
-    c->page.limit = c->limit - c->count; /* so that a page's end is where the answer ends */
-    c->op = (struct store_op){.page = &c->page, .done = list_on_page, .ctx = c};
+    c->page.limit = c->status[0] != '\0' ? STORE_PAGE_MAX : c->limit - c->count;
+    c->op = (struct store_op){
+        .page = &c->page, .deadline_ms = list_ms_left(c), .done = list_on_page, .ctx = c};
     store_run(c->api->store, &c->op);
 }
 
@@ -195,6 +226,7 @@ void api_task_list(struct api *api, struct http_req *req, struct slice param)
     (void)param;
     c->api = api;
     c->req = req;
+    c->began_ms = clock_mono_ms();
     buf_init(&c->body, SIZE_MAX);
     if (!list_read_query(c, http_req_query(req))) {
         list_refuse(req);

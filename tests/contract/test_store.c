@@ -337,6 +337,29 @@ static void a_list_has_the_newest_first_page_by_page(void **state)
     assert_string_equal(page.keys[0], "id3~task");
 }
 
+static void a_list_goes_on_behind_any_key(void **state)
+{
+    struct room *r = *state;
+    char cursor[STORE_KEY_MAX + 1];
+    static struct store_page all;
+    for (unsigned i = 0; i < 5; i++) {
+        char key[16];
+        (void)snprintf(key, sizeof(key), "id%u~task", i);
+        assert_int_equal(ask_put(&r->f, r->s, key, "1"), ERR_OK);
+    }
+    assert_int_equal(list(r, STORE_PAGE_MAX, ""), ERR_OK);
+    all = page;
+    assert_int_equal(all.count, 5);
+    assert_string_equal(all.next, "");
+    for (unsigned i = 0; i < all.count; i++) {
+        store_page_cursor(&all, i, cursor);
+        assert_int_equal(list(r, STORE_PAGE_MAX, cursor), ERR_OK);
+        assert_int_equal(page.count, all.count - i - 1);
+        for (unsigned n = 0; n < page.count; n++)
+            assert_string_equal(page.keys[n], all.keys[i + 1 + n]);
+    }
+}
+
 static void what_is_no_cursor_is_refused(void **state)
 {
     struct room *r = *state;
@@ -450,6 +473,7 @@ int main(int argc, char **argv)
         TEST(writes_of_one_turn_end_as_the_last_one),
         TEST(many_keys_are_written_side_by_side),
         TEST(a_list_has_the_newest_first_page_by_page),
+        TEST(a_list_goes_on_behind_any_key),
         TEST(what_is_no_cursor_is_refused),
         TEST(a_live_document_is_written_as_it_is),
         TEST(closing_finishes_what_was_asked_for),

@@ -361,44 +361,6 @@ static void a_stale_handle_is_opened_again(void **state)
     assert_int_equal(fault_disarm(), 1);
 }
 
-static void a_list_passes_over_what_is_not_ours(void **state)
-{
-    struct room *r = *state;
-    static struct store_page page;
-    static const char *const foreign[] = {
-        "a~tasks",  ".nfs0001~task", ".a~task.0123456789abcdef.tmp",
-        "a b~task", "~task",         "a..b~task"};
-    for (size_t i = 0; i < ARRAY_LEN(foreign); i++)
-        write_file(foreign[i], "x", 0);
-    assert_int_equal(mkdir(path_in("folder~task"), 0700), 0);
-    write_file("older~task", "x", 100);
-    write_file("b~task", "x", 50);
-    write_file("a~task", "x", 50); /* of one moment: by name */
-    struct ask a = {.op = {.page = &page}};
-    page.limit = 10;
-    ask_start(&a, r->s);
-    ask_wait(&a, &r->f);
-    assert_int_equal(a.op.err.code, ERR_OK);
-    assert_int_equal(page.count, 3);
-    assert_string_equal(page.keys[0], "a~task");
-    assert_string_equal(page.keys[1], "b~task");
-    assert_string_equal(page.keys[2], "older~task");
-}
-
-static void a_list_ends_when_nobody_waits(void **state)
-{
-    struct room *r = *state;
-    static struct store_page page = {.limit = 1};
-    struct err err;
-    atomic_bool stop;
-    atomic_init(&stop, true);
-    assert_int_equal(ask_put(&r->f, r->s, "a~task", "1"), ERR_OK);
-    assert_int_equal(file_list_work(dir, &page, UINT64_MAX, &stop, &err), ERR_CANCELLED);
-    atomic_store(&stop, false);
-    assert_int_equal(file_list_work(dir, &page, UINT64_MAX, &stop, &err), ERR_OK);
-    assert_int_equal(page.count, 1);
-}
-
 static void leftovers_of_killed_writers_are_removed(void **state)
 {
     struct room *r = *state;
@@ -531,8 +493,6 @@ int main(void)
         TEST(an_unreadable_document_hides_no_other),
         TEST(a_store_that_fails_behind_an_unreadable_document_fails),
         TEST(a_stale_handle_is_opened_again),
-        TEST(a_list_passes_over_what_is_not_ours),
-        TEST(a_list_ends_when_nobody_waits),
         TEST(leftovers_of_killed_writers_are_removed),
         cmocka_unit_test_setup_teardown(they_are_removed_by_the_first_operation, set_up_unswept,
                                         tear_down),

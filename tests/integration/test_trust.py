@@ -404,6 +404,25 @@ def test_the_list_pages_from_the_newest(world):
     assert agents[0].get("/api/tasks?limit=0").status == 400
 
 
+def test_a_list_by_status_goes_on_exactly_where_it_ended(world):
+    comfy, agents = two_agents(world)
+    bad = {"1": node("TestRaise", message="no", kind="RuntimeError")}
+    for n in range(16):
+        agents[n % 2].run(bad if n % 3 == 0 else image_prompt(n), f"t{n:02}")
+    for agent in agents:  # some are in its memory, the others in the store
+        for limit in (1, 2, 5):
+            seen = []
+            cursor = ""
+            while True:
+                page = agent.get(f"/api/tasks?status=failed&limit={limit}{cursor}").json
+                seen += [task["id"] for task in page["tasks"]]
+                if page["cursor"] is None:
+                    break
+                assert len(page["tasks"]) == limit
+                cursor = f"&cursor={page['cursor']}"
+            assert seen == ["t15", "t12", "t09", "t06", "t03", "t00"]
+
+
 def test_a_record_that_cannot_be_read_hides_no_other(world):
     agent = world.agent("agent1")
     for n in range(3):
