@@ -68,6 +68,7 @@ struct app {
     struct proxy *proxy;
     struct task_tend *tend; /* NULL on the platform: nothing runs between requests there */
     struct api api;
+    struct budget bodies; /* of callers: request bodies and prompts */
     struct http_server *server;
 
     char **child_env;
@@ -511,6 +512,7 @@ static void app_build_front(struct app *a)
     listen.connections_max = (unsigned)cfg->max_connections;
     listen.head_ms = cfg->head_timeout_ms;
     listen.body_ms = cfg->body_timeout_ms;
+    listen.bodies = &a->bodies;
     listen.handler = router_handle;
     listen.over = router_over;
     listen.ctx = &a->api;
@@ -528,6 +530,7 @@ static void app_build_front(struct app *a)
                           .on_platform = on_platform,
                           .server = a->server,
                           .body_max = cfg->body_max_bytes,
+                          .bodies = &a->bodies,
                           .started_ms = clock_wall_ms(),
                           .loop_turns = &a->turns,
                           .warmup = a->warmup,
@@ -549,6 +552,17 @@ static void app_tend(struct app *a)
     a->tend = task_tend_start(&a->loop, &options);
 }
 
+/* A body, the prompt that is made of it, and on a WebSocket one more copy: the largest that is
+ * allowed must find room, or "later" would be said for ever. */
+static enum err_code app_read_bodies(struct app *a, const struct config *cfg, struct err *err)
+{
+    if (cfg->bodies_max_bytes / 4 < cfg->body_max_bytes)
+        return err_set(err, ERR_INVALID,
+                       "BODIES_MAX_BYTES: must be at least four times BODY_MAX_BYTES");
+    a->bodies.max = cfg->bodies_max_bytes;
+    return ERR_OK;
+}
+
 static int app_refuse(struct app *a, const struct err *err, int exit_code)
 {
     log_error("app", "%s", err->msg);
@@ -566,6 +580,8 @@ int app_run(const struct app_options *options)
     a->comfy_port = (unsigned)cfg->comfyui_port;
     (void)snprintf(a->comfy_host, sizeof(a->comfy_host), "127.0.0.1");
     if (options->command == NULL && app_read_url(a, cfg->comfyui_url, &err) != ERR_OK)
+        return app_refuse(a, &err, EXIT_CONFIG);
+    if (app_read_bodies(a, cfg, &err) != ERR_OK)
         return app_refuse(a, &err, EXIT_CONFIG);
     if (address_allow_parse(slice_of(cfg->fetch_allow), &a->allow, &err) != ERR_OK) {
         err_prefix(&err, "FETCH_ALLOW");

@@ -23,7 +23,8 @@ struct api {
     struct proxy *proxy;
     struct http_server *server;
     size_t body_max;
-    uint64_t started_ms; /* wall clock */
+    struct budget *bodies; /* request bodies and prompts of all */
+    uint64_t started_ms;   /* wall clock */
     const struct histogram *loop_turns;
     struct warmup *warmup;
     uint64_t initialize_ms;                   /* the hook's limit unless it says itself */

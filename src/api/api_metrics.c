@@ -79,6 +79,10 @@ static void add_http(struct api *api, struct buf *out)
     add_number(out, "http_connections_total", "counter", "Client connections.", (double)s.accepted);
     add_number(out, "http_requests_total", "counter", "Requests.", (double)s.requests);
     add_number(out, "http_refused_total", "counter", "Heads that were no HTTP.", (double)s.refused);
+    add_number(out, "bodies_bytes", "gauge", "Memory of request bodies and prompts.",
+               (double)api->bodies->used);
+    add_number(out, "bodies_refused_total", "counter", "Times there was too little left of it.",
+               (double)api->bodies->refused);
     add_number(out, "http_received_bytes_total", "counter", "Bytes from clients.",
                (double)s.bytes_in);
     add_number(out, "http_sent_bytes_total", "counter", "Bytes to clients.", (double)s.bytes_out);

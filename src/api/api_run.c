@@ -277,6 +277,12 @@ static void run_refuse_body(struct run *r, const struct err *err)
 {
     struct refusal why;
     refusal_init(&why);
+    if (err->code == ERR_BUSY) { /* passes: nothing to record, worth another delivery */
+        refusal_set_full(&why, err);
+        run_refuse(r, &why);
+        refusal_done(&why);
+        return;
+    }
     switch (err->code) {
     case ERR_TOO_LARGE: refusal_set(&why, 413, "body_too_large", err->msg); break;
     case ERR_TIMEOUT: refusal_set(&why, 408, "body_timeout", err->msg); break;

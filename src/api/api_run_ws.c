@@ -274,12 +274,16 @@ static void run_begin(struct ws_run *r, struct slice text)
 {
     struct refusal why;
     struct buf body;
+    const struct err full = {ERR_BUSY, "prompts take too much memory at the moment"};
     bool joined;
     (void)uv_timer_stop(&r->timer);
-    buf_init(&body, SIZE_MAX);
-    buf_add(&body, text);
+    struct task *t = NULL;
+    buf_init_within(&body, SIZE_MAX, r->api->bodies);
     refusal_init(&why);
-    struct task *t = run_order_place(&r->order, &body, &joined, &why);
+    if (buf_append(&body, text) == ERR_OK)
+        t = run_order_place(&r->order, &body, &joined, &why);
+    else
+        refusal_set_full(&why, &full);
     if (t != NULL) {
         run_follow(r, t);
         task_unref(t);
@@ -352,6 +356,7 @@ static void run_accept(struct ws_run *r, struct http_req *req)
         .on_drain = run_on_drain, .on_end = run_on_socket_end, .ctx = r,
     };
     options.message_max = r->api->body_max;
+    options.budget = r->api->bodies;
     r->previews = wants_previews(req);
     buf_init(&r->gathered, SIZE_MAX);
     ASSERT(uv_timer_init(r->api->loop, &r->timer) == 0);

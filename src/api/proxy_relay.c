@@ -106,10 +106,14 @@ static int relay_read(struct http_call *call, char *buf, size_t room)
     return (int)n;
 }
 
-/* The client's fault. */
+/* The client's fault, unless there is no room for it. */
 static void relay_answer_bad_body(struct http_req *req, const struct err *err)
 {
     bool late = err->code == ERR_TIMEOUT;
+    if (err->code == ERR_BUSY) {
+        answer_error(req, 503, "ComfyUIError", "bodies_full", err->msg, NULL);
+        return;
+    }
     answer_error(req, late ? 408 : 400, "RequestParamsError", late ? "request_timeout" : "bad_body",
                  err->msg, NULL);
 }

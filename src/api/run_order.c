@@ -41,6 +41,11 @@ void refusal_set_err(struct refusal *r, const struct err *err)
     }
 }
 
+void refusal_set_full(struct refusal *r, const struct err *err)
+{
+    refusal_set(r, 503, "bodies_full", err->msg);
+}
+
 void refusal_set_result(struct refusal *r, const struct err *err)
 {
     if (err->code == ERR_NOT_FOUND || err->code == ERR_CORRUPT) {
@@ -187,7 +192,13 @@ struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *r
     struct prompt_fault fault;
     struct task *t = NULL;
     *ret_joined = false;
-    if (prompt_parse(&prompt, take_body, &fault) != ERR_OK) {
+    enum err_code code = prompt_parse(&prompt, take_body, &fault);
+    if (code == ERR_BUSY) {
+        refusal_set_full(ret_why, &fault.err);
+        prompt_done(&prompt);
+        return NULL;
+    }
+    if (code != ERR_OK) {
         refusal_set_fault(ret_why, &fault);
         t = run_order_refuse(o, buf_slice(&prompt.body), ret_why);
         prompt_done(&prompt);

@@ -34,6 +34,7 @@ void refusal_set(struct refusal *r, int status, const char *code, const char *de
 /* Of what task_hub_create() or task_refused() says. */
 void refusal_set_err(struct refusal *r, const struct err *err);
 /* Of a result that ended before it began. */
+void refusal_set_full(struct refusal *r, const struct err *err);
 void refusal_set_result(struct refusal *r, const struct err *err);
 
 /* False: refused. */

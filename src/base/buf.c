@@ -65,13 +65,28 @@ bool slice_to_u64(struct slice s, uint64_t max, uint64_t *ret)
 
 void buf_init(struct buf *b, size_t max)
 {
-    *b = (struct buf){.max = max};
+    buf_init_within(b, max, NULL);
+}
+
+void buf_init_within(struct buf *b, size_t max, struct budget *budget)
+{
+    *b = (struct buf){.max = max, .budget = budget};
+}
+
+void buf_charge(struct buf *b, struct budget *budget)
+{
+    ASSERT(b->budget == NULL);
+    b->budget = budget;
+    if (budget != NULL)
+        budget->used += b->cap;
 }
 
 void buf_done(struct buf *b)
 {
+    if (b->budget != NULL)
+        b->budget->used -= b->cap;
     free(b->ptr);
-    *b = (struct buf){.max = b->max};
+    *b = (struct buf){.max = b->max, .budget = b->budget};
 }
 
 void buf_reset(struct buf *b)
@@ -81,6 +96,16 @@ void buf_reset(struct buf *b)
         b->ptr[0] = '\0';
 }
 
+/* Twice as much as before, but no more than it may ever have; need <= max + 1. */
+static size_t buf_next_cap(const struct buf *b, size_t need)
+{
+    size_t cap = b->cap > SIZE_MAX / 2 ? SIZE_MAX : b->cap * 2;
+    cap = cap < 64 ? 64 : cap;
+    if (cap > b->max)
+        cap = b->max + 1; /* max is less than SIZE_MAX then */
+    return cap < need ? need : cap;
+}
+
 enum err_code buf_reserve(struct buf *b, size_t more)
 {
     if (more > b->max || b->len > b->max - more)
@@ -88,12 +113,16 @@ enum err_code buf_reserve(struct buf *b, size_t more)
     size_t need = b->len + more + 1; /* and the NUL */
     if (need <= b->cap)
         return ERR_OK;
-    size_t cap = b->cap < 64 ? 64 : b->cap;
-    while (cap < need)
-        cap = cap > SIZE_MAX / 2 ? need : cap * 2;
+    size_t cap = buf_next_cap(b, need);
+    if (b->budget != NULL && cap - b->cap > budget_left(b->budget)) {
+        b->budget->refused++;
+        return ERR_BUSY;
+    }
     char *ptr = realloc(b->ptr, cap);
     if (ptr == NULL)
         return ERR_TOO_LARGE;
+    if (b->budget != NULL)
+        b->budget->used += cap - b->cap;
     b->ptr = ptr;
     b->cap = cap;
     b->ptr[b->len] = '\0';

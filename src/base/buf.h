@@ -1,8 +1,9 @@
 /* The only string types: `struct slice` borrows, `struct buf` owns, `struct blob` is shared.
  *
  * A buf grows up to a cap given at the start; reaching it is ERR_TOO_LARGE and the buf stays as it
- * was. It is always NUL-terminated. A blob is immutable once shared and counted on the loop thread
- * only; a worker is handed a reference that the loop drops after the job.
+ * was. What strangers make grow can have a budget, too, which it shares with others: when that is
+ * used up, ERR_BUSY. It is always NUL-terminated. A blob is immutable once shared and counted on
+ * the loop thread only; a worker is handed a reference that the loop drops after the job.
  */
 #ifndef BUF_H
 #define BUF_H
@@ -55,19 +56,34 @@ bool slice_to_u64(struct slice s, uint64_t max, uint64_t *ret);
  * or 0 if there is none. left > 0. */
 size_t utf8_char_len(const char *text, size_t left);
 
+/* Bytes of memory that many bufs may have together. */
+struct budget {
+    size_t used, max;
+    uint64_t refused; /* how often there was not enough left */
+};
+
+static inline size_t budget_left(const struct budget *b)
+{
+    return b->used < b->max ? b->max - b->used : 0;
+}
+
 struct buf {
     char *ptr;
     size_t len, cap, max;
+    struct budget *budget; /* has `cap` of it; goes along when a buf is handed over; or NULL */
 };
 
-void buf_init(struct buf *b, size_t max); /* allocates nothing */
+void buf_init(struct buf *b, size_t max);                               /* allocates nothing */
+void buf_init_within(struct buf *b, size_t max, struct budget *budget); /* budget: NULL is fine */
+/* It has its memory already, and there is no refusing it: takes from the budget what it has. */
+void buf_charge(struct buf *b, struct budget *budget);
 void buf_done(struct buf *b);
 void buf_reset(struct buf *b); /* length 0, memory kept */
 static inline struct slice buf_slice(const struct buf *b)
 {
     return (struct slice){b->ptr != NULL ? b->ptr : "", b->len};
 }
-/* ERR_TOO_LARGE past max; memory failure counts as that too. */
+/* ERR_TOO_LARGE past max; memory failure counts as that too. ERR_BUSY: the budget. */
 enum err_code buf_reserve(struct buf *b, size_t more) MUST_CHECK;
 enum err_code buf_append(struct buf *b, struct slice s) MUST_CHECK;
 enum err_code buf_printf(struct buf *b, const char *fmt, ...) MUST_CHECK PRINTF_LIKE(2, 3);

@@ -36,9 +36,12 @@ static int by_place(const void *a, const void *b)
 enum err_code splice_apply(struct splice *s, struct slice text, struct buf *out)
 {
     size_t at = 0;
-    enum err_code code = ERR_OK;
+    size_t more = text.len;
     if (s->count > 0)
         qsort(s->edits, s->count, sizeof(*s->edits), by_place);
+    for (size_t i = 0; i < s->count; i++)
+        more += strlen(s->edits[i].take_text) - s->edits[i].len;
+    enum err_code code = buf_reserve(out, more);
     for (size_t i = 0; i < s->count && code == ERR_OK; i++) {
         const struct splice_edit *e = &s->edits[i];
         ASSERT(e->at >= at && e->at + e->len <= text.len);

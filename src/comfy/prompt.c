@@ -175,6 +175,8 @@ static enum err_code write_text(struct prompt *p, struct slice prompt, struct pr
     buf_adds(&p->seeds, "}");
     enum err_code code = splice_apply(&edits, prompt, &p->text);
     splice_done(&edits);
+    if (code == ERR_BUSY)
+        return err_set(&fault->err, code, "prompts take too much memory at the moment");
     if (code != ERR_OK)
         return refuse(fault, "json_too_complex", "the prompt does not fit into memory", NULL);
     sha256_hex(prompt, p->sha256);
@@ -203,6 +205,7 @@ enum err_code prompt_parse(struct prompt *ret, struct buf *take_body, struct pro
 {
     prompt_init_empty(ret);
     ret->body = *take_body;
+    buf_init_within(&ret->text, SIZE_MAX, ret->body.budget);
     ret->want_results = true;
     *take_body = (struct buf){.max = 0};
     *fault = (struct prompt_fault){.code = "not_a_prompt"};
@@ -234,8 +237,10 @@ enum err_code prompt_parse(struct prompt *ret, struct buf *take_body, struct pro
 enum err_code prompt_set_text(struct prompt *p, struct buf *take_text)
 {
     struct prompt_fault fault;
+    struct budget *budget = p->text.budget;
     buf_done(&p->text);
     p->text = *take_text;
+    buf_charge(&p->text, budget);
     buf_init(take_text, SIZE_MAX);
     free(p->nodes);
     p->nodes = NULL;

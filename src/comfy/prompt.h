@@ -54,7 +54,8 @@ struct prompt_fault {
 };
 
 /* Takes the body over, whatever the result; ret must be freed with prompt_done() in both cases, and
- * the fault's slices die with it. */
+ * the fault's slices die with it. What is made of the body has the body's budget (ERR_BUSY, for
+ * which the fault has no code). */
 enum err_code prompt_parse(struct prompt *ret, struct buf *take_body,
                            struct prompt_fault *fault) MUST_CHECK;
 void prompt_init_empty(struct prompt *ret); /* no nodes; for who has no prompt yet */

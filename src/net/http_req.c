@@ -22,6 +22,11 @@ void req_free(struct http_req *req)
 
 /* --- what conn_work() calls ------------------------------------------------------------------ */
 
+static void req_set_busy(struct http_req *req)
+{
+    (void)err_set(&req->body_err, ERR_BUSY, "request bodies take too much memory at the moment");
+}
+
 void req_take_part(struct http_req *req, struct slice part)
 {
     req->body_seen += part.len;
@@ -31,9 +36,13 @@ void req_take_part(struct http_req *req, struct slice part)
     }
     if (req->body_err.code != ERR_OK)
         return; /* the rest of this piece of input */
-    if (buf_append(&req->body, part) != ERR_OK)
+    switch (buf_append(&req->body, part)) {
+    case ERR_OK: break;
+    case ERR_BUSY: req_set_busy(req); break;
+    default:
         (void)err_set(&req->body_err, ERR_TOO_LARGE, "the body is longer than %zu bytes",
                       req->body.max);
+    }
 }
 
 void req_deliver_body(struct http_req *req)
@@ -137,16 +146,25 @@ static void req_read(struct http_req *req, enum body_reader reader)
 void http_read_body(struct http_req *req, size_t max, http_body_cb cb)
 {
     const struct http_head *head = req->head;
+    struct budget *budget = req->conn->server->options.bodies;
     req_read(req, READER_WHOLE);
     req->on_whole = cb;
-    buf_init(&req->body, max);
+    buf_init_within(&req->body, max, budget);
     if (head->length > max) {
         (void)err_set(&req->body_err, ERR_TOO_LARGE, "the body is longer than %zu bytes", max);
         return;
     }
-    /* What is declared is reserved as far as one reading goes: a length is no byte yet. */
+    /* What is declared is reserved as far as one reading goes: a length is no byte yet. But what
+     * would have no room as things are is not begun. */
     size_t expected = head->length < HTTP_READ_BYTES ? (size_t)head->length : HTTP_READ_BYTES;
-    if (expected > 0 && buf_reserve(&req->body, expected) != ERR_OK)
+    enum err_code code = expected > 0 ? buf_reserve(&req->body, expected) : ERR_OK;
+    if (code == ERR_OK && budget != NULL && head->length - expected > budget_left(budget)) {
+        budget->refused++;
+        code = ERR_BUSY;
+    }
+    if (code == ERR_BUSY)
+        req_set_busy(req);
+    else if (code != ERR_OK)
         (void)err_set(&req->body_err, ERR_TOO_LARGE, "there is no memory for the body");
     else
         req_say_continue(req);

@@ -8,7 +8,8 @@
  *
  * Bounds (struct http_server_options) and what happens beyond them: target 414, head 431, head time
  * 408, body 413, connections: accept waits (the longest idle one is closed first). A peer that does
- * not read is cut after write_ms without progress. All memory is bounded per connection.
+ * not read is cut after write_ms without progress. All memory is bounded per connection; whole
+ * bodies, which can be large, have a budget for all connections together.
  */
 #ifndef HTTP_SERVER_H
 #define HTTP_SERVER_H
@@ -32,6 +33,7 @@ struct http_server_options {
                                                      stuck write */
     uint64_t stream_ms;                           /* a stuck write of a stream */
     size_t stream_max;                            /* bytes queued for a stream's peer */
+    struct budget *bodies;                        /* of whole bodies; NULL: no bound */
     http_handler_cb handler;
     /* NULL allowed. A request that the handler got is over: answered, upgraded or aborted; the end
      * of its answer leaves after this. The request can be read, and nothing else. */
@@ -74,9 +76,10 @@ void *http_req_data(const struct http_req *req);
 typedef void (*http_abort_cb)(struct http_req *req);
 void http_on_abort(struct http_req *req, http_abort_cb cb);
 
-/* The whole body, at most max bytes (declared or real: ERR_TOO_LARGE, before reading on). The slice
- * dies with the callback; http_take_body() inside it hands the memory over. Sends 100 Continue if
- * the client waits for it. */
+/* The whole body, at most max bytes (declared or real: ERR_TOO_LARGE, before reading on), within
+ * the budget of all bodies (ERR_BUSY). The slice dies with the callback; http_take_body() inside it
+ * hands the memory over, with its part of the budget. Sends 100 Continue if the client waits for
+ * it. */
 typedef void (*http_body_cb)(struct http_req *req, const struct err *err, struct slice body);
 void http_read_body(struct http_req *req, size_t max, http_body_cb cb);
 void http_take_body(struct http_req *req, struct buf *ret);

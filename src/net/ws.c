@@ -30,6 +30,7 @@ enum {
     WS_BAD_TEXT = 1007,
     WS_POLICY = 1008,
     WS_TOO_BIG = 1009,
+    WS_TRY_LATER = 1013,
 };
 
 struct ws {
@@ -253,10 +254,10 @@ static void ws_on_control(struct ws *ws)
     }
 }
 
-/* One large message does not cost its size for ever. */
+/* One large message does not cost its size for ever, nor an idle peer others their room. */
 static void ws_reset_message(struct ws *ws)
 {
-    if (ws->message.cap > WS_KEEP_MAX)
+    if (ws->message.cap > WS_KEEP_MAX || ws->message.budget != NULL)
         buf_done(&ws->message);
     else
         buf_reset(&ws->message);
@@ -341,8 +342,12 @@ static void ws_take_part(struct ws *ws, struct slice part)
         ASSERT(ws->control_len + part.len <= sizeof(ws->control));
         memcpy(ws->control + ws->control_len, part.ptr, part.len);
         ws->control_len += part.len;
-    } else if (!ws->skipping && buf_append(&ws->message, part) != ERR_OK) {
-        ws_fail(ws, WS_TOO_BIG, "message too big"); /* no memory for it */
+    } else if (!ws->skipping) {
+        enum err_code code = buf_append(&ws->message, part);
+        if (code == ERR_BUSY)
+            ws_fail(ws, WS_TRY_LATER, "too many messages at the moment");
+        else if (code != ERR_OK)
+            ws_fail(ws, WS_TOO_BIG, "message too big"); /* no memory for it */
     }
 }
 
@@ -397,7 +402,7 @@ struct ws *ws_new(const struct ws_options *options, const struct ws_events *even
     ws->events = events;
     ws->owner = owner;
     buf_init(&ws->out, SIZE_MAX);
-    buf_init(&ws->message, options->message_max);
+    buf_init_within(&ws->message, options->message_max, options->budget);
     ASSERT(wslay_frame_context_init(&ws->frames, &callbacks, ws) == 0);
     return ws;
 }

@@ -18,14 +18,16 @@ struct ws_events {
     void (*on_pong)(struct ws *ws);                       /* NULL allowed */
     void (*on_output)(struct ws *ws, struct slice bytes); /* to be written to the peer, in order */
     /* The conversation is over: the peer's close code (1005: none given), or 1002, 1007, 1008,
-     * 1009 for what the peer did wrong. Output that was given before must still be written. */
+     * 1009 for what the peer did wrong, 1013 when there is no room for its message at the moment.
+     * Output that was given before must still be written. */
     void (*on_close)(struct ws *ws, unsigned code, struct slice reason);
 };
 struct ws_options {
     enum ws_role role;
-    size_t message_max;  /* beyond: a text or binary message is refused with 1009 … */
-    bool skip_oversize;  /* … or, for a peer whose messages we can do without, read past */
-    unsigned frames_max; /* of one message; beyond: 1008 */
+    size_t message_max;    /* beyond: a text or binary message is refused with 1009 … */
+    bool skip_oversize;    /* … or, for a peer whose messages we can do without, read past */
+    unsigned frames_max;   /* of one message; beyond: 1008 */
+    struct budget *budget; /* of messages that are being read; beyond: 1013; or NULL */
 };
 
 struct ws *ws_new(const struct ws_options *options, const struct ws_events *events, void *owner);

@@ -175,6 +175,7 @@ struct ws_server *ws_server_accept(struct http_req *req, uv_loop_t *loop,
         .role = WS_SERVER,
         .message_max = options->message_max,
         .frames_max = options->frames_max,
+        .budget = options->budget,
     };
     s->options = *options;
     s->has_room = true;

@@ -12,8 +12,9 @@
 
 struct ws_server;
 struct ws_server_options {
-    size_t message_max;  /* beyond: closed with 1009 */
-    unsigned frames_max; /* of one message; beyond: 1008 */
+    size_t message_max;    /* beyond: closed with 1009 */
+    unsigned frames_max;   /* of one message; beyond: 1008 */
+    struct budget *budget; /* of messages that are being read; beyond: 1013; NULL: no bound */
     uint64_t ping_ms;
     uint64_t close_ms; /* until the peer answers a close frame; then it is not waited for */
     void (*on_text)(struct ws_server *s, struct slice text);

@@ -149,6 +149,47 @@ static void json_lines_are_json(void **state)
                 json_string_is(value, "comfyui"));
 }
 
+static void bufs_share_a_budget(void **state)
+{
+    struct budget budget = {.max = 1000};
+    struct buf a;
+    struct buf b;
+    struct buf c;
+    (void)state;
+    buf_init_within(&a, 599, &budget);
+    buf_init_within(&b, SIZE_MAX, &budget);
+    assert_int_equal(budget.used, 0);
+    assert_int_equal(buf_reserve(&a, 500), ERR_OK);
+    assert_int_equal(buf_append(&a, SLICE("abc")), ERR_OK);
+    assert_int_equal(budget.used, 501);
+    assert_int_equal(buf_reserve(&a, 500), ERR_OK); /* not twice as much: it may never be larger */
+    assert_int_equal(budget.used, 600);
+    assert_int_equal(buf_reserve(&b, 400), ERR_BUSY);
+    assert_int_equal(budget.refused, 1);
+    assert_null(b.ptr);
+    assert_int_equal(buf_reserve(&b, 399), ERR_OK);
+    assert_int_equal(budget_left(&budget), 0);
+    assert_int_equal(buf_reserve(&a, 600), ERR_TOO_LARGE);
+    assert_true(slice_is(buf_slice(&a), "abc"));
+    c = a; /* handed over with its part */
+    buf_init(&a, 0);
+    buf_done(&a);
+    assert_int_equal(budget.used, 1000);
+    buf_done(&c);
+    assert_int_equal(budget.used, 400);
+    assert_int_equal(buf_append(&c, SLICE("again")), ERR_OK);
+    assert_int_equal(budget.used, 464);
+    buf_init(&a, SIZE_MAX);
+    assert_int_equal(buf_reserve(&a, 999), ERR_OK);
+    buf_charge(&a, &budget); /* is there already */
+    assert_int_equal(budget.used, 1464);
+    assert_int_equal(budget_left(&budget), 0);
+    buf_done(&a);
+    buf_done(&b);
+    buf_done(&c);
+    assert_int_equal(budget.used, 0);
+}
+
 static void blobs_are_counted(void **state)
 {
     (void)state;
@@ -170,6 +211,7 @@ int main(void)
         cmocka_unit_test(errors_keep_the_cause_behind_the_context),
         cmocka_unit_test(log_lines_are_bounded_and_escaped),
         cmocka_unit_test(json_lines_are_json),
+        cmocka_unit_test(bufs_share_a_budget),
         cmocka_unit_test(blobs_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

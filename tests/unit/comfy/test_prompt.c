@@ -178,6 +178,34 @@ static void the_same_prompt_has_the_same_digest_in_any_wrapping(void **state)
     prompt_done(&wrapped);
 }
 
+static void a_prompt_has_the_budget_of_its_body(void **state)
+{
+    static const char text[] = "{\"3\":{\"class_type\":\"A\",\"inputs\":{\"seed\":-1}}}";
+    struct budget budget = {.max = 1000};
+    struct prompt prompt;
+    struct prompt_fault fault;
+    struct buf body;
+    struct buf other;
+    (void)state;
+    buf_init_within(&body, SIZE_MAX, &budget);
+    buf_add(&body, slice_of(text));
+    assert_int_equal(prompt_parse(&prompt, &body, &fault), ERR_OK);
+    assert_int_equal(budget.used, prompt.body.cap + prompt.text.cap);
+    buf_init(&other, SIZE_MAX);
+    buf_add(&other, buf_slice(&prompt.text));
+    assert_int_equal(prompt_set_text(&prompt, &other), ERR_OK);
+    assert_int_equal(budget.used, prompt.body.cap + prompt.text.cap);
+    prompt_done(&prompt);
+    assert_int_equal(budget.used, 0);
+    buf_init(&body, SIZE_MAX);
+    buf_add(&body, slice_of(text));
+    buf_charge(&body, &budget);
+    budget.max = budget.used + 32;
+    assert_int_equal(prompt_parse(&prompt, &body, &fault), ERR_BUSY);
+    prompt_done(&prompt);
+    assert_int_equal(budget.used, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -189,6 +217,7 @@ int main(void)
         cmocka_unit_test(a_folder_goes_in_front_of_file_names_only),
         cmocka_unit_test(a_node_called_prompt_is_a_node),
         cmocka_unit_test(the_same_prompt_has_the_same_digest_in_any_wrapping),
+        cmocka_unit_test(a_prompt_has_the_budget_of_its_body),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

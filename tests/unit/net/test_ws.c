@@ -372,6 +372,32 @@ static void test_announced_length_costs_nothing(void **state)
     side_done(&side);
 }
 
+static void test_a_budget_for_all(void **state)
+{
+    (void)state;
+    struct budget budget = {.max = 1500};
+    struct ws_options options = {
+        .role = WS_CLIENT, .message_max = 1000, .frames_max = 4, .budget = &budget};
+    struct side sides[2];
+    struct buf frame;
+    buf_init(&frame, SIZE_MAX);
+    add_frame(&frame, 0x81, 900);
+    for (size_t i = 0; i < ARRAY_LEN(sides); i++) {
+        side_open(&sides[i], WS_CLIENT, false);
+        ws_free(sides[i].ws);
+        sides[i].ws = ws_new(&options, &events, &sides[i]);
+    }
+    feed(&sides[0], (struct slice){frame.ptr, frame.len - 1}, SIZE_MAX);
+    feed(&sides[1], buf_slice(&frame), SIZE_MAX);
+    assert_string_equal(told(&sides[1]), "close:1013:too many messages at the moment ");
+    feed(&sides[0], SLICE("x"), SIZE_MAX);
+    assert_string_equal(told(&sides[0]), "text#900 ");
+    side_done(&sides[1]);
+    assert_int_equal(budget.used, 0); /* nor does who stays keep any of it */
+    side_done(&sides[0]);
+    buf_done(&frame);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -385,6 +411,7 @@ int main(void)
         cmocka_unit_test(test_server_refuses),
         cmocka_unit_test(test_oversize),
         cmocka_unit_test(test_announced_length_costs_nothing),
+        cmocka_unit_test(test_a_budget_for_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
