@@ -107,6 +107,22 @@ static void test_an_end_that_is_refused_when_the_hub_ends(void **state)
     close_hub(r);
 }
 
+static void test_a_task_that_came_late_in_a_gap_is_not_old(void **state)
+{
+    struct room *r = *state;
+    create(r);
+    task_hub_thaw(r->hub_room.hub, 120000); /* longer than a task may take */
+    for (unsigned i = 0; i < 5; i++) {
+        turn(r);
+        uv_sleep(2);
+    }
+    assert_false(r->ended);
+    task_watch_stop(&r->watch);
+    task_hub_end_all(r->hub_room.hub);
+    task_hub_free(r->hub_room.hub, on_closed, &r->closed);
+    loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
+}
+
 static void test_the_end_of_a_drain_waits_for_the_store(void **state)
 {
     struct room *r = *state;
@@ -134,6 +150,7 @@ int main(void)
         TEST(test_a_claim_on_its_way_when_the_hub_ends),
         TEST(test_an_end_on_its_way_when_the_hub_ends),
         TEST(test_an_end_that_is_refused_when_the_hub_ends),
+        TEST(test_a_task_that_came_late_in_a_gap_is_not_old),
         TEST(test_the_end_of_a_drain_waits_for_the_store),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
