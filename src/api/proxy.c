@@ -21,10 +21,8 @@ static struct slice header(struct http_req *req, const char *name)
 
 struct slice proxy_target(struct http_req *req)
 {
-    struct slice path = http_req_path(req), query = http_req_query(req);
-    if (query.len > 0)
-        path.len = (size_t)(query.ptr + query.len - path.ptr); /* they lie behind each other */
-    return path.ptr[0] == '/' ? path : SLICE_EMPTY;
+    struct slice target = http_req_target(req);
+    return target.ptr[0] == '/' ? target : SLICE_EMPTY;
 }
 
 /* --- when ComfyUI cannot answer -------------------------------------------------------------- */

@@ -117,6 +117,7 @@ static void conn_dispatch(struct http_conn *c)
     }
     struct http_req *req = xcalloc(1, sizeof(*req));
     http_headers_init(&req->own);
+    buf_init(&req->origin, SIZE_MAX);
     req->conn = c;
     req->head = head;
     req->target = target;

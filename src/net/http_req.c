@@ -15,6 +15,7 @@ void req_over(struct http_req *req)
 void req_free(struct http_req *req)
 {
     req_over(req);
+    buf_done(&req->origin);
     buf_done(&req->body);
     http_headers_done(&req->own);
     free(req);
@@ -78,6 +79,19 @@ struct slice http_req_path(const struct http_req *req)
 struct slice http_req_query(const struct http_req *req)
 {
     return req->target.query;
+}
+
+/* Path and query need not lie behind each other in what came: "http://host?x" has no path. */
+struct slice http_req_target(struct http_req *req)
+{
+    if (req->origin.len > 0)
+        return buf_slice(&req->origin);
+    buf_add(&req->origin, req->target.path);
+    if (req->target.query.len > 0) {
+        buf_adds(&req->origin, "?");
+        buf_add(&req->origin, req->target.query);
+    }
+    return buf_slice(&req->origin);
 }
 
 const struct http_headers *http_req_headers(const struct http_req *req)

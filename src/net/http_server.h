@@ -66,6 +66,8 @@ struct http_server_stats http_server_stats(const struct http_server *s);
 struct slice http_req_method(const struct http_req *req);
 struct slice http_req_path(const struct http_req *req);  /* as sent, still percent-encoded */
 struct slice http_req_query(const struct http_req *req); /* without '?' */
+/* Path and query as the next server is asked for them: "/a?x=1", or "*". */
+struct slice http_req_target(struct http_req *req);
 const struct http_headers *http_req_headers(const struct http_req *req);
 const struct http_head *http_req_head(const struct http_req *req);
 const char *http_req_peer(const struct http_req *req);    /* address in numbers */

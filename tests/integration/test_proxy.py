@@ -208,6 +208,17 @@ def test_headers_on_their_way(world, upstream):
     assert asked.all("x-forwarded-host") == ["outside.example:80"]
 
 
+@pytest.mark.parametrize("offer", [b"", b"Connection: Upgrade\r\nUpgrade: websocket\r\n"])
+def test_targets_with_a_scheme_and_a_host(world, upstream, offer):
+    agent = in_front_of(world, upstream)
+    for target, asked in ((b"http://h?x=1", "/?x=1"), (b"http://h:80/a?b", "/a?b"), (b"HTTP://h/", "/"),
+                          (b"http://h", "/")):
+        connection, got = raw(agent, b"GET %s HTTP/1.1\r\nHost: h\r\n%s\r\n" % (target, offer), b"}")
+        connection.close()
+        assert got.startswith(b"HTTP/1.1 200 "), (target, got)
+        assert upstream.asked[-1].target == asked
+
+
 def test_ours_is_the_only_cors(world, upstream):
     upstream.routes["/cors"] = lambda c, _: reply(c, b"x", headers=[
         "Access-Control-Allow-Origin: *", "access-control-allow-credentials: true", "X-Kept: 1"])

@@ -48,6 +48,38 @@ static void pipelined_requests_are_answered_in_order(void **state)
     stop();
 }
 
+static void respond_target(struct http_req *req, void *ctx)
+{
+    (void)ctx;
+    http_respond(req, 200, NULL, http_req_target(req), NULL);
+}
+
+static void targets_are_told_as_the_next_server_is_asked(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *asked, *told;
+    } table[] = {
+        {"/", "/"},        {"/a%20b?x=1?y", "/a%20b?x=1?y"}, {"http://h/a?b", "/a?b"},
+        {"http://h", "/"}, {"http://h?x=1", "/?x=1"},        {"*", "*"},
+    };
+    struct peer p;
+    start(respond_target, usual);
+    peer_open(&p);
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        char text[128];
+        (void)snprintf(text, sizeof(text), "OPTIONS %s HTTP/1.1\r\nHost: h\r\n\r\n",
+                       table[i].asked);
+        peer_send(&p, text);
+        (void)snprintf(text, sizeof(text), HEAD_OF("%zu") "\r\n%s", strlen(table[i].told),
+                       table[i].told);
+        wait_for(peer_has(&p, "\r\n\r\n") && peer_has(&p, table[i].told));
+        peer_got(&p, text);
+    }
+    peer_close(&p);
+    stop();
+}
+
 static void one_request_at_a_time(void **state)
 {
     (void)state;
@@ -218,6 +250,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_are_answered_one_after_the_other),
         cmocka_unit_test(pipelined_requests_are_answered_in_order),
+        cmocka_unit_test(targets_are_told_as_the_next_server_is_asked),
         cmocka_unit_test(one_request_at_a_time),
         cmocka_unit_test(head_has_the_length_of_get_and_no_body),
         cmocka_unit_test(the_older_version_keeps_alive_only_if_asked),
