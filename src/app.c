@@ -12,6 +12,7 @@
 
 #include "admit.h"
 #include "api.h"
+#include "app_settings.h"
 #include "child_env.h"
 #include "histogram.h"
 #include "https.h"
@@ -27,7 +28,6 @@
 #include "task_tend.h"
 #include "warmup.h"
 
-#include <netdb.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +46,7 @@ enum app_state { SERVING, DRAINING, ANSWERING, ENDING_COMFYUI, CLOSING };
 
 struct app {
     const struct app_options *options;
+    struct app_settings settings;
     uv_loop_t loop;
     struct later later;
     uv_prepare_t flush;
@@ -59,7 +60,6 @@ struct app {
     struct store *store;
     struct supervisor *supervisor;
     struct comfy *comfy;
-    struct address_allow allow; /* where inputs may be fetched from besides */
     struct https *https;
     struct inputs *inputs;
     struct task_hub *hub;
@@ -72,8 +72,6 @@ struct app {
     struct http_server *server;
 
     char **child_env;
-    char comfy_host[46];
-    unsigned comfy_port;
     char instance[128];
     enum app_state state;
     int exit_code;
@@ -366,6 +364,7 @@ static void app_init_handles(struct app *a)
     static const int signums[] = {SIGTERM, SIGINT};
     ASSERT(uv_loop_init(&a->loop) == 0);
     ASSERT(uv_loop_configure(&a->loop, UV_METRICS_IDLE_TIME) == 0);
+    pause_start(&a->pause, &a->loop, PAUSE_LEAST_MS, app_on_thawed);
     a->flush.data = a;
     later_init(&a->later, &a->loop);
     ASSERT(uv_prepare_init(&a->loop, &a->flush) == 0);
@@ -378,43 +377,6 @@ static void app_init_handles(struct app *a)
         a->signals[i].data = a;
         ASSERT(uv_signal_start(&a->signals[i], app_on_signal, signums[i]) == 0);
     }
-}
-
-/* http://host[:port][/]; a name is looked up once, here. */
-static enum err_code app_read_url(struct app *a, const char *url, struct err *err)
-{
-    static const char scheme[] = "http://";
-    char host[256];
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *found;
-    if (strncmp(url, scheme, strlen(scheme)) != 0)
-        return err_set(err, ERR_INVALID, "COMFYUI_URL: must begin with http://");
-    const char *at = url + strlen(scheme);
-    bool is_v6 = at[0] == '[';
-    size_t len = is_v6 ? strcspn(++at, "]") : strcspn(at, ":/");
-    if (len == 0 || len >= sizeof(host))
-        return err_set(err, ERR_INVALID, "COMFYUI_URL: no host");
-    (void)snprintf(host, sizeof(host), "%.*s", (int)len, at);
-    at += len + (is_v6 && at[len] == ']' ? 1 : 0);
-    uint64_t port = 80;
-    if (at[0] == ':') {
-        size_t digits = strcspn(++at, "/");
-        if (!slice_to_u64((struct slice){at, digits}, 65535, &port) || port == 0)
-            return err_set(err, ERR_INVALID, "COMFYUI_URL: bad port");
-        at += digits;
-    }
-    if (at[0] != '\0' && strcmp(at, "/") != 0)
-        return err_set(err, ERR_INVALID, "COMFYUI_URL: a path is not supported");
-    int rc = getaddrinfo(host, NULL, &hints, &found);
-    if (rc != 0)
-        return err_set(err, ERR_INVALID, "COMFYUI_URL: %s: %s", host, gai_strerror(rc));
-    rc = getnameinfo(found->ai_addr, found->ai_addrlen, a->comfy_host, sizeof(a->comfy_host), NULL,
-                     0, NI_NUMERICHOST);
-    freeaddrinfo(found);
-    if (rc != 0)
-        return err_set(err, ERR_INVALID, "COMFYUI_URL: %s: %s", host, gai_strerror(rc));
-    a->comfy_port = (unsigned)port;
-    return ERR_OK;
 }
 
 static const char *app_getenv(const char *name)
@@ -454,22 +416,22 @@ static void app_build(struct app *a)
     struct supervisor_options sup = {SUPERVISOR_DEFAULTS};
     sup.argv = a->options->command;
     sup.env = a->child_env = child_env_new(environ, cfg->pass_credentials);
-    sup.host = a->comfy_host;
-    sup.port = a->comfy_port;
+    sup.host = a->settings.comfy_host;
+    sup.port = a->settings.comfy_port;
     sup.startup_ms = cfg->startup_timeout_ms;
     sup.on_state = app_on_stopping_state;
     sup.on_worker_dead = app_on_worker_dead;
     sup.ctx = a;
     a->supervisor = supervisor_new(&a->loop, &a->later, &sup);
 
-    struct comfy_options talk = {.host = a->comfy_host,
-                                 .port = a->comfy_port,
+    struct comfy_options talk = {.host = a->settings.comfy_host,
+                                 .port = a->settings.comfy_port,
                                  .on_event = app_on_event,
                                  .on_link = app_on_link,
                                  .ctx = a};
     a->comfy = comfy_new(&a->loop, &a->later, &talk);
 
-    struct https_options outside = {HTTPS_DEFAULTS, .allow = &a->allow,
+    struct https_options outside = {HTTPS_DEFAULTS, .allow = &a->settings.allow,
                                     .user_agent = "comfy-agent/" AGENT_VERSION};
     a->https = https_new(&a->loop, &a->later, &outside);
     struct inputs_options inputs = {.comfy = a->comfy,
@@ -502,8 +464,9 @@ static void app_build_front(struct app *a)
     a->admit = admit_new(slice_of(cfg->api_key), slice_of(cfg->allow_origins), on_platform);
     a->warmup = warmup_new(&a->loop, a->hub, cfg->warmup_prompt);
 
-    struct proxy_options proxy = {
-        .host = a->comfy_host, .port = a->comfy_port, .allow = proxy_allow_of(cfg->proxy_allow)};
+    struct proxy_options proxy = {.host = a->settings.comfy_host,
+                                  .port = a->settings.comfy_port,
+                                  .allow = proxy_allow_of(cfg->proxy_allow)};
     a->proxy = proxy_new(&a->loop, &a->later, &proxy);
 
     struct http_server_options listen = {HTTP_SERVER_DEFAULTS};
@@ -552,49 +515,34 @@ static void app_tend(struct app *a)
     a->tend = task_tend_start(&a->loop, &options);
 }
 
-/* A body, the prompt that is made of it, and on a WebSocket one more copy: the largest that is
- * allowed must find room, or "later" would be said for ever. */
-static enum err_code app_read_bodies(struct app *a, const struct config *cfg, struct err *err)
+/* Nothing is built yet but, perhaps, the store. */
+static void app_refuse(struct app *a, struct slice faults)
 {
-    if (cfg->bodies_max_bytes / 4 < cfg->body_max_bytes)
-        return err_set(err, ERR_INVALID,
-                       "BODIES_MAX_BYTES: must be at least four times BODY_MAX_BYTES");
-    a->bodies.max = cfg->bodies_max_bytes;
-    return ERR_OK;
-}
-
-static int app_refuse(struct app *a, const struct err *err, int exit_code)
-{
-    log_error("app", "%s", err->msg);
-    log_flush();
-    free(a);
-    return exit_code;
-}
-
-int app_run(const struct app_options *options)
-{
-    struct app *a = xcalloc(1, sizeof(*a));
-    struct err err;
-    const struct config *cfg = options->config;
-    a->options = options;
-    a->comfy_port = (unsigned)cfg->comfyui_port;
-    (void)snprintf(a->comfy_host, sizeof(a->comfy_host), "127.0.0.1");
-    if (options->command == NULL && app_read_url(a, cfg->comfyui_url, &err) != ERR_OK)
-        return app_refuse(a, &err, EXIT_CONFIG);
-    if (app_read_bodies(a, cfg, &err) != ERR_OK)
-        return app_refuse(a, &err, EXIT_CONFIG);
-    if (address_allow_parse(slice_of(cfg->fetch_allow), &a->allow, &err) != ERR_OK) {
-        err_prefix(&err, "FETCH_ALLOW");
-        return app_refuse(a, &err, EXIT_CONFIG);
+    while (faults.len > 0) {
+        struct slice fault = slice_next(&faults, '\n');
+        log_error("app", "%.*s", SLICE_ARGS(fault));
     }
-    app_name_instance(a);
-    app_init_handles(a);
-    if (store_open(&a->store, &a->loop, &a->later, cfg->store_url, &err) != ERR_OK)
-        return app_refuse(a, &err, EXIT_CONFIG);
+    a->state = CLOSING;
+    a->exit_code = EXIT_CONFIG;
+    if (a->store != NULL)
+        store_close(a->store, APP_STORE_MS, app_close_rest, a);
+    else
+        app_close_rest(a);
+}
+
+static void app_start(struct app *a)
+{
+    const struct config *cfg = a->options->config;
+    struct err err;
+    a->bodies.max = cfg->bodies_max_bytes;
     app_build(a);
     app_build_front(a);
-    if (http_server_start(a->server, &err) != ERR_OK)
-        return app_refuse(a, &err, EXIT_GAVE_UP);
+    if (http_server_start(a->server, &err) != ERR_OK) {
+        log_error("app", "%s", err.msg);
+        a->exit_code = EXIT_GAVE_UP;
+        app_close(a);
+        return;
+    }
     a->reaping = getpid() == 1;
     if (a->reaping)
         process_reap_start(&a->loop);
@@ -604,16 +552,33 @@ int app_run(const struct app_options *options)
     if (a->api.on_platform)
         log_marker(INVOCATION_INITED);
     supervisor_start(a->supervisor);
-    pause_start(&a->pause, &a->loop, PAUSE_LEAST_MS, app_on_thawed);
+}
+
+int app_run(const struct app_options *options)
+{
+    struct app *a = xcalloc(1, sizeof(*a));
+    struct buf *faults = options->faults;
+    struct err err;
+    a->options = options;
+    app_settings_read(&a->settings, options, faults);
+    app_name_instance(a);
+    app_init_handles(a);
+    if (store_open(&a->store, &a->loop, &a->later, options->config->store_url, &err) != ERR_OK)
+        buf_addf(faults, "STORE_URL: %s\n", err.msg);
+    if (faults->len > 0)
+        app_refuse(a, buf_slice(faults));
+    else
+        app_start(a);
     (void)uv_run(&a->loop, UV_RUN_DEFAULT);
     int exit_code = a->exit_code;
     if (uv_loop_close(&a->loop) != 0)
         log_error("app", "something was left open");
     log_info("app", "stopped");
     log_flush();
-    admit_free(a->admit);
+    if (a->admit != NULL)
+        admit_free(a->admit);
     free(a->child_env);
-    address_allow_done(&a->allow);
+    app_settings_done(&a->settings);
     free(a);
     return exit_code;
 }

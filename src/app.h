@@ -9,10 +9,11 @@ struct app_options {
     const struct config *config;
     unsigned port;        /* 0: from the config */
     char *const *command; /* ComfyUI's; NULL: COMFYUI_URL */
+    struct buf *faults;   /* what is wrong with the config, a line each; more may be found */
 };
 
 /* Runs until it is told to stop. The process's exit code: 0 stopped as asked, 1 ComfyUI given up or
- * something that could not be started, 78 a setting that cannot be used. */
+ * something that could not be started, 78 there are faults in the settings: all are logged. */
 int app_run(const struct app_options *options);
 
 #endif

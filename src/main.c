@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { EXIT_USAGE = 64, EXIT_CONFIG = 78 };
+enum { EXIT_USAGE = 64 };
 
 static void print(void (*fill)(struct buf *out))
 {
@@ -85,20 +85,12 @@ static void read_arguments(struct arguments *ret, int argc, char **argv)
 static int run(const struct arguments *args)
 {
     struct config cfg;
-    struct buf text;
+    struct buf text, faults;
     enum log_level level = LOG_INFO;
     buf_init(&text, SIZE_MAX);
-    bool ok = config_load(&cfg, env, &text);
-    if (args->command == NULL && cfg.comfyui_url[0] == '\0') {
-        buf_adds(&text, "neither a command for ComfyUI (after --) nor COMFYUI_URL is given\n");
-        ok = false;
-    }
-    if (!ok) {
-        (void)fputs(text.ptr, stderr);
-        config_done(&cfg);
-        buf_done(&text);
-        return EXIT_CONFIG;
-    }
+    buf_init(&faults, SIZE_MAX);
+    bool is_right = config_load(&cfg, env, &faults);
+    ASSERT(is_right == (faults.len == 0)); /* app_run() refuses them, and what else it finds */
     if (invocation_on_platform(env, cfg.platform))
         log_set_output(STDOUT_FILENO); /* which is collected there */
     (void)log_level_parse(cfg.log_level, &level);
@@ -108,8 +100,9 @@ static int run(const struct arguments *args)
     log_info("app", "comfy-agent %s %s", AGENT_VERSION, text.len > 0 ? text.ptr : "");
     buf_done(&text);
     struct app_options options = {
-        .config = &cfg, .port = (unsigned)args->port, .command = args->command};
+        .config = &cfg, .port = (unsigned)args->port, .command = args->command, .faults = &faults};
     int exit_code = app_run(&options);
+    buf_done(&faults);
     config_done(&cfg);
     return exit_code;
 }

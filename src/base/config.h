@@ -1,6 +1,6 @@
 /* Settings: environment variables from one table (config.def), which makes the struct, the parser,
- * --help and the README's table. All bad variables are reported together. Only main.c and app.c
- * read struct config; everything else is given options. */
+ * --help and the README's table. All bad variables are reported together. Only main.c, app.c and
+ * app_settings.c read struct config; everything else is given options. */
 #ifndef CONFIG_H
 #define CONFIG_H
 

@@ -54,13 +54,28 @@ def test_the_example_of_the_readme_runs(agent):
     assert all(f'"{key}":' in shown for key in record), "the record that is shown has all that there is"
 
 
-def test_wrong_settings_stop_the_start_with_every_fault_named():
-    done = subprocess.run([AGENT], capture_output=True, text=True, env={
-        **os.environ, "MAX_QUEUE": "many", "RUN_TIMEOUT": "1 fortnight", "LOG_LEVEL": "loud", "COMFYUI_URL": ""})
-    assert done.returncode == 78
-    for name in ("MAX_QUEUE", "RUN_TIMEOUT", "LOG_LEVEL", "COMFYUI_URL"):
-        assert name in done.stderr, done.stderr
+def started(**env):
+    """A start that comes to nothing: the exit code, and the lines that say why."""
+    done = subprocess.run([AGENT], capture_output=True, text=True, timeout=60, env={
+        **os.environ, "STORE_URL": "mem:", "COMFYUI_URL": "http://127.0.0.1:9", "LISTEN_HOST": "127.0.0.1", **env})
+    assert "Sanitizer" not in done.stderr, done.stderr
+    return done.returncode, [line for line in done.stderr.splitlines() if " error " in line]
+
+
+@pytest.mark.parametrize("url", ["", "ftp://x", "http://x/path"])
+def test_wrong_settings_stop_the_start_with_every_fault_named(url):
+    wrong = {"MAX_QUEUE": "many", "RUN_TIMEOUT": "1 fortnight", "LOG_LEVEL": "loud", "COMFYUI_URL": url,
+             "STORE_URL": "foo:", "FETCH_ALLOW": "!!", "LISTEN_HOST": "localhost"}
+    code, faults = started(**wrong)
+    assert code == 78
+    assert all(any(name in fault for fault in faults) for name in wrong) and len(faults) == len(wrong), faults
     assert subprocess.run([AGENT, "--no-such"], capture_output=True).returncode == 64
+
+
+def test_one_wrong_setting_is_enough(tmp_path):
+    """The store is open by then, and is closed again."""
+    code, (fault,) = started(FETCH_ALLOW="!!", STORE_URL=f"file:{tmp_path}/store")
+    assert code == 78 and "FETCH_ALLOW" in fault
 
 
 def test_links_lead_somewhere():
