@@ -40,7 +40,8 @@ enum {
     APP_OVERDUE_MS = 20000, /* beyond DRAIN_TIMEOUT */
     APP_STORE_MS = 5000,
 };
-enum { EXIT_CONFIG = 78, EXIT_GAVE_UP = 1 };
+/* app.h says what they mean. */
+enum { EXIT_GAVE_UP = 1, EXIT_CANNOT_LISTEN = 69, EXIT_SOFTWARE = 70, EXIT_CONFIG = 78 };
 
 enum app_state { SERVING, DRAINING, ANSWERING, ENDING_COMFYUI, CLOSING };
 
@@ -297,7 +298,7 @@ static void app_on_overdue(uv_timer_t *timer)
 {
     (void)timer;
     log_error("app", "the stop takes too long: leaving");
-    _exit(EXIT_GAVE_UP);
+    _exit(EXIT_SOFTWARE);
 }
 
 /* The tasks must have ended and been stored when DRAIN_TIMEOUT is over, so they are told before. */
@@ -539,7 +540,7 @@ static void app_start(struct app *a)
     app_build_front(a);
     if (http_server_start(a->server, &err) != ERR_OK) {
         log_error("app", "%s", err.msg);
-        a->exit_code = EXIT_GAVE_UP;
+        a->exit_code = err.code == ERR_INVALID ? EXIT_CONFIG : EXIT_CANNOT_LISTEN;
         app_close(a);
         return;
     }

@@ -12,8 +12,9 @@ struct app_options {
     struct buf *faults;   /* what is wrong with the config, a line each; more may be found */
 };
 
-/* Runs until it is told to stop. The process's exit code: 0 stopped as asked, 1 ComfyUI given up or
- * something that could not be started, 78 there are faults in the settings: all are logged. */
+/* Runs until it is told to stop. The process's exit code: 0 stopped as asked, 1 ComfyUI given up,
+ * 69 it cannot listen (the port is taken), 70 it cannot go on (the stop hangs), 78 there are
+ * faults in the settings: all are logged. */
 int app_run(const struct app_options *options);
 
 #endif

@@ -12,7 +12,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-enum { EXIT_USAGE = 64 };
+enum { EXIT_USAGE = 64, EXIT_SOFTWARE = 70 };
 
 static void print(void (*fill)(struct buf *out))
 {
@@ -115,7 +115,7 @@ int main(int argc, char **argv)
     (void)signal(SIGPIPE, SIG_IGN);
     if (https_global_init(&err) != ERR_OK) {
         (void)fprintf(stderr, "comfy-agent: %s\n", err.msg);
-        return EXIT_FAILURE;
+        return EXIT_SOFTWARE;
     }
     read_arguments(&args, argc, argv);
     if (args.done)

@@ -147,8 +147,8 @@ static enum err_code server_bind(struct http_server *s, struct err *err)
     if (rc == 0)
         rc = uv_tcp_getsockname(&s->listener, (struct sockaddr *)&address, &len);
     if (rc != 0)
-        return err_set(err, ERR_UNAVAILABLE, "cannot listen on %s port %u: %s", s->host, s->port,
-                       uv_strerror(rc));
+        return err_set(err, rc == UV_EADDRNOTAVAIL ? ERR_INVALID : ERR_UNAVAILABLE,
+                       "cannot listen on %s port %u: %s", s->host, s->port, uv_strerror(rc));
     bool v6 = address.ss_family == AF_INET6;
     s->port = ntohs(v6 ? ((struct sockaddr_in6 *)&address)->sin6_port
                        : ((struct sockaddr_in *)&address)->sin_port);

@@ -46,6 +46,8 @@ struct http_server_options {
 
 struct http_server *http_server_new(uv_loop_t *loop, struct later *later,
                                     const struct http_server_options *options);
+/* ERR_INVALID: no address, or none of this machine's. ERR_UNAVAILABLE: the port is taken, or not
+ * for us. */
 enum err_code http_server_start(struct http_server *s, struct err *err) MUST_CHECK;
 unsigned http_server_port(const struct http_server *s);
 /* Accepts no more, closes idle connections; running requests go on and their connections close

@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -76,6 +77,17 @@ def test_one_wrong_setting_is_enough(tmp_path):
     """The store is open by then, and is closed again."""
     code, (fault,) = started(FETCH_ALLOW="!!", STORE_URL=f"file:{tmp_path}/store")
     assert code == 78 and "FETCH_ALLOW" in fault
+
+
+def test_an_address_of_another_machine_is_a_wrong_setting():
+    code, (fault,) = started(LISTEN_HOST="192.0.2.1")
+    assert code == 78 and "192.0.2.1" in fault
+
+
+def test_a_port_that_is_taken_is_told_from_a_wrong_setting():
+    with socket.create_server(("127.0.0.1", free_port())) as other:
+        code, (fault,) = started(FC_SERVER_PORT=str(other.getsockname()[1]))
+    assert code == 69 and "in use" in fault
 
 
 def test_links_lead_somewhere():

@@ -116,6 +116,18 @@ def test_a_comfyui_that_ignores_signals_is_ended_all_the_same(world):
     assert not group(pgid)
 
 
+def test_a_stop_that_hangs_is_given_up(world):
+    agent = world.agent(env={"DRAIN_TIMEOUT": "1s"})
+    (guard,) = map(int, pathlib.Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split())
+    os.kill(guard, signal.SIGSTOP)  # it would have ended ComfyUI
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 70
+    assert "takes too long" in agent.text()
+    os.kill(guard, signal.SIGCONT)
+    until("the guard to be gone", lambda: stat(guard) is None or stat(guard)[0] == "Z")
+    world.processes.remove(agent)  # its exit code is as it should be
+
+
 def test_a_killed_agent_takes_comfyui_along(world):
     agent = world.agent()
     pgid = with_child(agent)

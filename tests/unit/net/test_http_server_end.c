@@ -188,6 +188,20 @@ static void a_taken_port_is_an_error(void **state)
     stop();
 }
 
+static void an_address_of_another_machine_is_invalid(void **state)
+{
+    (void)state;
+    struct http_server_options options = usual;
+    memset(&t, 0, sizeof(t));
+    loop_fixture_open(&t.f);
+    buf_init(&t.log, SIZE_MAX);
+    options.host = "192.0.2.1";
+    t.server = http_server_new(&t.f.loop, &t.f.later, &options);
+    assert_int_equal(http_server_start(t.server, &t.err), ERR_INVALID);
+    assert_non_null(strstr(t.err.msg, "192.0.2.1"));
+    stop();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -200,6 +214,7 @@ int main(void)
         cmocka_unit_test(closing_may_begin_in_an_abort),
         cmocka_unit_test(a_server_that_was_not_started_can_be_closed),
         cmocka_unit_test(a_taken_port_is_an_error),
+        cmocka_unit_test(an_address_of_another_machine_is_invalid),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
