@@ -19,7 +19,8 @@ struct workers *workers_new(uv_loop_t *loop, unsigned threads);
 void workers_add(struct workers *ws, struct work *w);
 unsigned workers_pending(const struct workers *ws); /* added and not yet done */
 /* Waits for running and queued jobs at most wait_ms; threads that are stuck beyond are abandoned
- * (main ends with _exit): their jobs' done() is never called and *ret_stuck says how many. */
+ * (the process ends without them): their jobs' done() is never called and *ret_stuck says how many.
+ */
 void workers_close(struct workers *ws, uint64_t wait_ms, void (*closed)(void *ctx, unsigned stuck),
                    void *ctx);
 
