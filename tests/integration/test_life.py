@@ -101,11 +101,10 @@ def test_a_second_signal_ends_it_at_once_and_comfyui_too(world, name):
     agent.signal(number)
     until("it to have heard", lambda: "stopping" in agent.text())
     agent.signal(number)
-    assert agent.wait() == 128 + number
+    agent.ends(128 + number)
     until("ComfyUI's group to be gone", lambda: not group(pgid))
     with pytest.raises((OSError, http.client.HTTPException)):
         waiting.result()
-    world.processes.remove(agent)  # its exit code is as it should be
 
 
 def test_a_comfyui_that_ignores_signals_is_ended_all_the_same(world):
@@ -121,11 +120,10 @@ def test_a_stop_that_hangs_is_given_up(world):
     (guard,) = map(int, pathlib.Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split())
     os.kill(guard, signal.SIGSTOP)  # it would have ended ComfyUI
     agent.signal(signal.SIGTERM)
-    assert agent.wait() == 70
+    agent.ends(70)
     assert "takes too long" in agent.text()
     os.kill(guard, signal.SIGCONT)
     until("the guard to be gone", lambda: stat(guard) is None or stat(guard)[0] == "Z")
-    world.processes.remove(agent)  # its exit code is as it should be
 
 
 def test_a_killed_agent_takes_comfyui_along(world):
@@ -134,7 +132,6 @@ def test_a_killed_agent_takes_comfyui_along(world):
     agent.signal(signal.SIGKILL)
     agent.wait()
     until("ComfyUI's group to be gone", lambda: not group(pgid))
-    world.processes.remove(agent)
 
 
 # --- ComfyUI starts --------------------------------------------------------------------------------
@@ -172,9 +169,8 @@ def test_a_comfyui_that_exits_again_and_again_is_given_up(world):
     reply = waiting.result()
     assert (reply.status, reply.code) == (503, "comfyui_gave_up"), reply
     assert reply.json["error"]["exit"]["code"] == 3 and "code 3" in reply.json["error"]["detail"]
-    assert agent.wait() == 1, "so that another instance is started"
+    agent.ends(1)  # so that another instance is started
     assert world.document("t~task")["error"]["code"] == "comfyui_gave_up"
-    world.processes.remove(agent)
 
 
 def test_that_it_is_ready_is_seen_at_once(world):

@@ -151,15 +151,28 @@ class Process:
         self.child = subprocess.Popen(argv, stdout=self.out, stderr=self.out, env=env, cwd=cwd,
                                       stdin=subprocess.DEVNULL)
         self.pid = self.child.pid
+        self.killed = False  # by the test
+        self.right_code = 0
 
     def text(self):
         return self.log.read_text(errors="replace")
 
     def signal(self, number):
+        self.killed = self.killed or number == signal.SIGKILL
         self.child.send_signal(number)
 
     def wait(self, timeout=PATIENCE):
         return self.child.wait(timeout)
+
+    def ends(self, code):
+        """Waits for an end with an exit code that is right although it is not 0."""
+        assert self.wait() == code, self.text()[-6000:]
+        self.right_code = code
+
+    @property
+    def ended_well(self):
+        code = self.child.returncode
+        return code == self.right_code or (self.killed and code == -signal.SIGKILL)
 
     @property
     def lives(self):
@@ -321,17 +334,18 @@ class World:
             return json.loads((self.store / key).read_text())
 
     def close(self, failed):
+        """Ends what is left. No agent may have died but by the test's hand, whatever it was asked last."""
         problems = []
         for process in reversed(self.processes):
             if isinstance(process, Agent) and process.lives:
-                process.signal(signal.SIGCONT)
-                process.signal(signal.SIGTERM)
-                try:
-                    code = process.wait(PATIENCE)
-                    if code != 0:
-                        problems.append(f"{process.log.name}: exit code {code}")
-                except subprocess.TimeoutExpired:
-                    problems.append(f"{process.log.name}: did not stop")
+                process.child.send_signal(signal.SIGCONT)
+                process.child.send_signal(signal.SIGTERM)
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(PATIENCE)
+            if isinstance(process, Agent) and process.lives:
+                problems.append(f"{process.log.name}: did not stop")
+            elif isinstance(process, Agent) and not process.ended_well:
+                problems.append(f"{process.log.name}: ended with {process.child.returncode}")
             process.close()
         for process in self.processes:
             text = process.text()
