@@ -7,6 +7,7 @@
 #include "store.h"
 
 #include <getopt.h>
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -82,6 +83,14 @@ static void read_arguments(struct arguments *ret, int argc, char **argv)
         ret->command = argv + optind;
 }
 
+/* glibc would raise the first of these to the size of the largest thing that was ever freed. From
+ * then on a queue that was long for a moment would leave its hole in the heap for good. */
+static void bound_memory(void)
+{
+    (void)mallopt(M_MMAP_THRESHOLD, 1024 * 1024);
+    (void)mallopt(M_TRIM_THRESHOLD, 2 * 1024 * 1024);
+}
+
 static int run(const struct arguments *args)
 {
     struct config cfg;
@@ -112,6 +121,7 @@ int main(int argc, char **argv)
     struct arguments args;
     struct err err;
     process_guard_main(argc, argv);
+    bound_memory();
     (void)signal(SIGPIPE, SIG_IGN);
     if (https_global_init(&err) != ERR_OK) {
         (void)fprintf(stderr, "comfy-agent: %s\n", err.msg);

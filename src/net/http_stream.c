@@ -158,5 +158,6 @@ void http_stream_reset(struct http_stream *s)
 {
     struct http_conn *c = s->conn;
     free(stream_leave(c, CONN_RESET));
+    buf_done(&c->out); /* now: it may be reset because memory is short */
     conn_go_on(c);
 }

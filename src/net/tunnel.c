@@ -18,6 +18,7 @@
 #include "deadline.h"
 #include "http_relay.h"
 #include "http_request.h"
+#include "list.h"
 
 #include <stdlib.h>
 
@@ -33,6 +34,7 @@ struct tunnels {
     char authority[HTTP_AUTHORITY_MAX];
     struct sockaddr_storage address;
     unsigned count;
+    struct list_node open;
     struct deadlines deadlines;
     struct deadline_class classes[TUNNEL_DEADLINES];
     struct closer closer;
@@ -43,6 +45,7 @@ struct tunnels {
 
 struct tunnel {
     struct tunnels *owner;
+    struct list_node link; /* of those that are OPEN */
     enum tunnel_state state;
     struct tunnel_ask ask; /* its callbacks */
     struct http_req *req;
@@ -82,6 +85,7 @@ static void tunnel_close(struct tunnel *t)
     t->req = NULL;
     t->stream = NULL;
     t->owner->count--;
+    list_remove(&t->link);
     deadline_clear(&t->deadline);
     deadline_clear(&t->hold);
     uv_close((uv_handle_t *)&t->tcp, tunnel_on_closed);
@@ -193,12 +197,34 @@ static void tunnel_on_hold_over(struct deadline *d)
     tunnel_read_on(t);
 }
 
+static void tunnels_relieve(struct tunnels *ts)
+{
+    struct tunnel *last = NULL;
+    size_t queued = 0, most = 0;
+    LIST_FOREACH (node, &ts->open) {
+        struct tunnel *t = CONTAINER_OF(node, struct tunnel, link);
+        size_t behind = http_stream_pending(t->stream);
+        queued += behind;
+        if (behind > most) {
+            most = behind;
+            last = t;
+        }
+    }
+    if (queued > ts->options.queued_max) {
+        http_stream_reset(last->stream);
+        tunnel_close(last);
+    }
+}
+
 static void tunnel_to_client(struct tunnel *t, struct slice bytes)
 {
-    if (http_stream_write(t->stream, bytes) || t->slow)
+    if (http_stream_write(t->stream, bytes))
         return;
-    (void)uv_read_stop((uv_stream_t *)&t->tcp);
-    deadline_set(&t->owner->deadlines, TUNNEL_HOLD, &t->hold);
+    if (!t->slow) {
+        (void)uv_read_stop((uv_stream_t *)&t->tcp);
+        deadline_set(&t->owner->deadlines, TUNNEL_HOLD, &t->hold);
+    }
+    tunnels_relieve(t->owner);
 }
 
 /* If it ended in form, then not while it was paused: all its bytes are with the kernel. */
@@ -249,6 +275,7 @@ static void tunnel_upgrade(struct tunnel *t, struct slice rest)
         t->stream = http_upgrade(t->req, &headers, &options);
         t->req = NULL;
         t->state = TUNNEL_OPEN;
+        list_add(&t->owner->open, &t->link);
         deadline_clear(&t->deadline);
         http_parser_free(t->parser);
         t->parser = NULL;
@@ -362,6 +389,7 @@ struct tunnels *tunnels_new(uv_loop_t *loop, const struct tunnels_options *optio
     memset(ts, 0, offsetof(struct tunnels, read));
     ts->options = *options;
     ts->loop = loop;
+    list_init(&ts->open);
     http_request_authority(options->host, options->port, ts->authority);
     int port = (int)options->port;
     ASSERT(uv_ip4_addr(options->host, port, (struct sockaddr_in *)&ts->address) == 0 ||
@@ -408,6 +436,7 @@ enum err_code tunnel_open(struct tunnels *ts, struct http_req *req, const struct
     t->owner = ts;
     t->ask = *ask;
     t->refusal_fits = true;
+    list_init(&t->link);
     buf_init(&t->refusal, TUNNEL_REFUSAL_MAX);
     buf_init(&t->out, SIZE_MAX);
     deadline_init(&t->deadline);

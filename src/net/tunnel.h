@@ -5,7 +5,11 @@
  * The server itself is read whatever the client does, because one that writes to all its sockets in
  * turn would stand still for all of them. Only a client that catches up within hold_ms may make it
  * wait, so that large messages pass to those who read at 5 MB/s or more; others are read past, and
- * cut when they are too far behind or take nothing (stream_max, stream_ms of the HTTP server). */
+ * cut when they are too far behind or take nothing (stream_max, stream_ms of the HTTP server).
+ *
+ * One that will never read cannot be told from one that is slow: the beginning of a flood is a
+ * large picture. So each may be behind by stream_max; but all together by queued_max only, beyond
+ * which the one that is furthest behind is cut. */
 #ifndef TUNNEL_H
 #define TUNNEL_H
 
@@ -19,8 +23,10 @@ struct tunnels_options {
     unsigned max;                /* open at once */
     uint64_t shake_ms, stuck_ms; /* connect and handshake; bytes that the server does not take */
     uint64_t hold_ms;
+    size_t queued_max; /* bytes that wait for all clients together */
 };
-#define TUNNELS_DEFAULTS .max = 1024, .shake_ms = 60000, .stuck_ms = 60000, .hold_ms = 50
+#define TUNNELS_DEFAULTS                                                                           \
+    .max = 1024, .shake_ms = 60000, .stuck_ms = 60000, .hold_ms = 50, .queued_max = 16u << 20
 enum { TUNNEL_REFUSAL_MAX = 64 * 1024 }; /* of the body; a longer one is ERR_PROTOCOL */
 
 struct tunnels *tunnels_new(uv_loop_t *loop, const struct tunnels_options *options);

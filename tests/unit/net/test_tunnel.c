@@ -351,6 +351,12 @@ static void a_server_that_never_reads_ends_the_tunnel(void **state)
     finish();
 }
 
+static size_t send_some(int fd)
+{
+    ssize_t took = send(fd, filler, sizeof(filler) / 4, MSG_DONTWAIT | MSG_NOSIGNAL);
+    return took > 0 ? (size_t)took : 0;
+}
+
 /* The server is held up for hold_ms at most: it sends more than the client will ever get. */
 static void a_client_that_never_reads_is_cut_and_the_server_always_read(void **state)
 {
@@ -363,8 +369,8 @@ static void a_client_that_never_reads_is_cut_and_the_server_always_read(void **s
     begin(brief, options);
     open_through();
     while (tunnels_count(n.tunnels) == 1) {
-        ssize_t took = send(n.server.fd, filler, sizeof(filler) / 4, MSG_DONTWAIT | MSG_NOSIGNAL);
-        sent += took > 0 ? (size_t)took : 0;
+        size_t took = send_some(n.server.fd);
+        sent += took;
         blocked = took > 0 ? 0 : blocked + 1;
         assert_true(blocked < 1000);
         if (blocked > 0)
@@ -375,6 +381,39 @@ static void a_client_that_never_reads_is_cut_and_the_server_always_read(void **s
     wait_for(peer_ended(&n.client));
     assert_true(n.client.reset);
     wait_for(peer_ended(&n.server));
+    finish();
+}
+
+/* Two that do not read: what waits for both has a bound, and the one with more of it must go. */
+static void the_one_that_is_furthest_behind_is_cut_for_all(void **state)
+{
+    struct http_server_options options = usual;
+    struct tunnels_options brief = plain;
+    struct peer first_client, first_server;
+    size_t sent = 0, sent_first = 0;
+    (void)state;
+    options.stream_max = SIZE_MAX / 2;
+    brief.hold_ms = 1;
+    brief.queued_max = 16 * 1024 * 1024; /* more than is on its way to the one who is left */
+    begin(brief, options);
+    open_through();
+    first_client = n.client;
+    first_server = n.server;
+    peer_open(&n.client);
+    open_through();
+    while (tunnels_count(n.tunnels) == 2) {
+        sent += send_some(n.server.fd);
+        for (unsigned i = 0; i < 2; i++) {
+            sent_first += send_some(first_server.fd);
+            assert_true(sent_first < 64 * sizeof(filler));
+            turn();
+        }
+    }
+    wait_for(peer_ended(&first_client));
+    assert_true(first_client.reset);
+    wait_for((peer_receive(&n.client), n.client.in.len == sent)); /* who is left gets all of it */
+    peer_close(&first_client);
+    peer_close(&first_server);
     finish();
 }
 
@@ -518,6 +557,7 @@ int main(void)
         cmocka_unit_test(a_server_that_does_not_read_pushes_back),
         cmocka_unit_test(a_server_that_never_reads_ends_the_tunnel),
         cmocka_unit_test(a_client_that_never_reads_is_cut_and_the_server_always_read),
+        cmocka_unit_test(the_one_that_is_furthest_behind_is_cut_for_all),
         cmocka_unit_test(a_client_that_reads_gets_more_than_is_ever_queued),
         cmocka_unit_test(a_slow_client_may_become_a_fast_one),
         cmocka_unit_test(the_clients_last_words_reach_the_server),
