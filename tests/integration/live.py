@@ -2,7 +2,6 @@
 sockets that are opened and never read."""
 
 import asyncio
-import base64
 import http.client
 import json
 import os
@@ -110,14 +109,19 @@ def silent_events(agent, task_id):
     return silent(agent, f"GET /api/tasks/{task_id}/events HTTP/1.1\r\nhost: x\r\n\r\n".encode())
 
 
+def ws_request(path, first=None):
+    """A handshake and, at once, a first message: what a client says that waits for no answer."""
+    head = (f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
+            "sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n").encode()
+    if first is None:
+        return head
+    text = json.dumps(first).encode()
+    size = b"\xff" + len(text).to_bytes(8, "big") if len(text) > 125 else bytes([0x80 | len(text)])
+    return head + b"\x81" + size + b"\0\0\0\0" + text
+
+
 def silent_ws(agent, prompt, query=""):
-    key = base64.b64encode(os.urandom(16)).decode()
-    head = (f"GET /api/run/ws{query} HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n"
-            f"sec-websocket-version: 13\r\nsec-websocket-key: {key}\r\n\r\n")
-    text = json.dumps(prompt).encode()
-    assert 126 <= len(text) < 65536 or len(text) < 126
-    size = bytes([0x80 | len(text)]) if len(text) < 126 else b"\xfe" + len(text).to_bytes(2, "big")
-    return silent(agent, head.encode() + b"\x81" + size + b"\0\0\0\0" + text)
+    return silent(agent, ws_request(f"/api/run/ws{query}", prompt))
 
 
 def memory(agent):
