@@ -58,13 +58,15 @@ struct ws {
     bool skipping;
     unsigned message_frames;
     struct buf message;
+    size_t text_checked; /* bytes of it that are UTF-8 */
     char control[WS_CONTROL_MAX];
     size_t control_len;
 };
 
 /* --- text ------------------------------------------------------------------------------------ */
 
-static bool is_utf8(struct slice s)
+/* How many bytes from the first on are UTF-8. */
+static size_t utf8_span(struct slice s)
 {
     const uint64_t high_bits = 0x8080808080808080u;
     size_t at = 0;
@@ -79,10 +81,27 @@ static bool is_utf8(struct slice s)
         }
         size_t len = utf8_char_len(s.ptr + at, s.len - at);
         if (len == 0)
-            return false;
+            break;
         at += len;
     }
-    return true;
+    return at;
+}
+
+static bool is_utf8(struct slice s)
+{
+    return utf8_span(s) == s.len;
+}
+
+/* Is this a character that lacks bytes at its end? If any would do, the lowest or the highest do.
+ */
+static bool is_utf8_begun(struct slice s)
+{
+    char low[] = "\x80\x80\x80\x80", high[] = "\xbf\xbf\xbf\xbf";
+    if (s.len > 3)
+        return false;
+    memcpy(low, s.ptr, s.len);
+    memcpy(high, s.ptr, s.len);
+    return utf8_char_len(low, 4) > s.len || utf8_char_len(high, 4) > s.len;
 }
 
 /* --- calls into the endpoint ------------------------------------------------------------------ */
@@ -271,10 +290,10 @@ static void ws_on_message(struct ws *ws)
     struct slice all = buf_slice(&ws->message);
     if (!ws->message_is_text)
         ws->events->on_binary(ws, all);
-    else if (is_utf8(all))
+    else if (ws->text_checked == all.len)
         ws->events->on_text(ws, all);
     else
-        ws_fail(ws, WS_BAD_TEXT, "text is not UTF-8");
+        ws_fail(ws, WS_BAD_TEXT, "text ends within a character");
     ws_reset_message(ws);
 }
 
@@ -291,6 +310,7 @@ static bool ws_start_data(struct ws *ws, uint64_t length)
         ws->message_is_text = ws->opcode == WSLAY_TEXT_FRAME;
         ws->skipping = false;
         ws->message_frames = 0;
+        ws->text_checked = 0;
     }
     if (++ws->message_frames > ws->options.frames_max) {
         ws_fail(ws, WS_POLICY, "message of too many frames");
@@ -334,6 +354,16 @@ static bool ws_start_frame(struct ws *ws, const struct wslay_frame_iocb *frame)
     }
 }
 
+/* What is wrong is wrong at once, wherever the message will end. */
+static void ws_check_text(struct ws *ws)
+{
+    struct slice rest = {ws->message.ptr + ws->text_checked, ws->message.len - ws->text_checked};
+    size_t span = utf8_span(rest);
+    ws->text_checked += span;
+    if (span < rest.len && !is_utf8_begun((struct slice){rest.ptr + span, rest.len - span}))
+        ws_fail(ws, WS_BAD_TEXT, "text is not UTF-8");
+}
+
 /* Memory follows the bytes that have come, not those that were announced. */
 static void ws_take_part(struct ws *ws, struct slice part)
 {
@@ -348,6 +378,8 @@ static void ws_take_part(struct ws *ws, struct slice part)
             ws_fail(ws, WS_TRY_LATER, "too many messages at the moment");
         else if (code != ERR_OK)
             ws_fail(ws, WS_TOO_BIG, "message too big"); /* no memory for it */
+        else if (ws->message_is_text)
+            ws_check_text(ws);
     }
 }
 

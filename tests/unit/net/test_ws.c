@@ -268,6 +268,9 @@ static void test_good_frames(void **state)
                  "text:hello text:! ");
     check_frames(FRAMES("\x01\x01\xc3\x80\x01\xa4"), false,
                  "text:\xc3\xa4 "); /* cut in the letter */
+    check_frames(
+        FRAMES("\x81\x07\xed\x9f\xbf\xf0\x90\x80\x80"), false,
+        "text:\xed\x9f\xbf\xf0\x90\x80\x80 "); /* followed by low ones, by high ones only */
     check_frames(FRAMES("\x88\x00\x81\x01x"), false, "close:1005: ");
     check_frames(FRAMES("\x88\x05\x03\xe8\xe2\x82\xac"), false, "close:1000:\xe2\x82\xac ");
     check_frames(FRAMES("\x88\x02\x0f\xa0"), false, "close:4000: ");
@@ -293,6 +296,11 @@ static void test_bad_frames(void **state)
         {FRAMES("\x81\x01\xff"), "close:1007:text is not UTF-8 "},
         {FRAMES("\x01\x01\xc3\x80\x01x"), "close:1007:text is not UTF-8 "},
         {FRAMES("\x81\x03\xed\xa0\x80"), "close:1007:text is not UTF-8 "},
+        {FRAMES("\x81\x02\xe2\x82"), "close:1007:text ends within a character "},
+        /* … before the message has come to its end */
+        {FRAMES("\x81\x05\xf4\x90"), "close:1007:text is not UTF-8 "},
+        {FRAMES("\x81\x05z\xc1"), "close:1007:text is not UTF-8 "},
+        {FRAMES("\x01\x01\xe0\x00\x01\x9f"), "close:1007:text is not UTF-8 "},
         {FRAMES("\x88\x01\x03"), "close:1002:close frame with half a code "},
         {FRAMES("\x88\x02\x03\xed"), "close:1002:no such close code "},
         {FRAMES("\x88\x02\x00\x00"), "close:1002:no such close code "},
