@@ -25,3 +25,11 @@ else()
               ${LLHTTP_SOURCES}/http.c)
   target_include_directories(llhttp SYSTEM PUBLIC ${LLHTTP_INCLUDE})
 endif()
+
+# A store that needs a library is built where that is found. ON: it must be there; OFF: left out.
+set(STORE_REDIS AUTO CACHE STRING "The Redis store (hiredis): AUTO, ON or OFF")
+if(STORE_REDIS STREQUAL ON)
+  pkg_check_modules(HIREDIS REQUIRED IMPORTED_TARGET hiredis)
+elseif(STORE_REDIS)
+  pkg_check_modules(HIREDIS IMPORTED_TARGET hiredis)
+endif()

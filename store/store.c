@@ -13,8 +13,18 @@
 
 #include <stdlib.h>
 
-static const struct store_ops *const store_backends[] = {&store_file_ops, &store_mem_ops};
-static const char *const store_scheme_list = "file mem";
+static const struct store_ops *const store_backends[] = {
+    &store_file_ops,
+    &store_mem_ops,
+#ifdef STORE_REDIS
+    &store_redis_ops,
+#endif
+};
+static const char *const store_scheme_list = "file mem"
+#ifdef STORE_REDIS
+                                             " redis"
+#endif
+    ;
 
 /* --- health ---------------------------------------------------------------------------------- */
 

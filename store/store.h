@@ -179,5 +179,6 @@ bool store_cursor_read(const char *cursor, uint64_t *ret_stamp, const char **ret
 bool store_op_goes_on(struct store_op *op, unsigned i, const struct err *err);
 
 extern const struct store_ops store_file_ops, store_mem_ops;
+extern const struct store_ops store_redis_ops; /* where the build has it: STORE_REDIS */
 
 #endif

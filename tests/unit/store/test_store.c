@@ -406,7 +406,7 @@ static void a_store_is_opened_only_by_its_url(void **state)
         ERR_INVALID);
     room_turn(r);
     assert_int_equal(store_fake.closes, 1); /* what was opened for it is closed */
-    assert_string_equal(store_schemes(), "file mem");
+    assert_true(slice_starts(slice_of(store_schemes()), SLICE("file mem")));
     assert_string_equal(store_scheme(r->s), "fake");
 }
 
