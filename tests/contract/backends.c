@@ -1,9 +1,11 @@
 #include "backends.h"
 
 #include "base.h"
+#include "servers.h"
 
 #include <dirent.h>
 #include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -80,11 +82,67 @@ static void mem_stop(void)
 {
 }
 
+#ifdef STORE_REDIS
+/* One server for the whole program. A store sees only its own prefix, so a new one is an empty one.
+ */
+static struct server redis, redis_proxy;
+
+static void redis_end(void)
+{
+    server_done(&redis_proxy);
+    server_done(&redis);
+}
+
+static bool redis_start_with(char url[BACKEND_URL_MAX], const char *const proxy_options[])
+{
+    static unsigned stores;
+    unsigned port;
+    if (!server_is_installed("redis-server"))
+        return false;
+    if (redis.pid == 0) {
+        (void)signal(SIGPIPE, SIG_IGN); /* as the program does */
+        server_redis(&redis);
+        if (proxy_options != NULL)
+            server_proxy(&redis_proxy, redis.port, proxy_options);
+        (void)atexit(redis_end);
+    }
+    port = proxy_options != NULL ? redis_proxy.port : redis.port;
+    return snprintf(url, BACKEND_URL_MAX,
+                    "redis://:pa:ss%%20w%%40rd@127.0.0.1:%u/3?prefix=%u:", port, ++stores) > 0;
+}
+
+static bool redis_start(char url[BACKEND_URL_MAX])
+{
+    return redis_start_with(url, NULL);
+}
+
+static bool redis_slow_start(char url[BACKEND_URL_MAX])
+{
+    static const char *const options[] = {"--delay-ms", "2", NULL};
+    return redis_start_with(url, options);
+}
+
+static bool redis_cut_start(char url[BACKEND_URL_MAX])
+{
+    static const char *const options[] = {"--cut-every", "8", "40", NULL};
+    return redis_start_with(url, options);
+}
+
+static void redis_stop(void)
+{
+}
+#endif
+
 static const struct backend_row rows[] = {
-    {"file", true, file_start, file_stop, file_leftovers},
-    {"file4", true, file4_start, file_stop, file_leftovers},
-    {"mem", false, mem_start, mem_stop, NULL},
-    {"slow_mem", false, slow_mem_start, mem_stop, NULL},
+    {"file", true, file_start, file_stop, file_leftovers, NULL, NULL},
+    {"file4", true, file4_start, file_stop, file_leftovers, NULL, NULL},
+    {"mem", false, mem_start, mem_stop, NULL, NULL, NULL},
+    {"slow_mem", false, slow_mem_start, mem_stop, NULL, NULL, NULL},
+#ifdef STORE_REDIS
+    {"redis", true, redis_start, redis_stop, NULL, &redis, server_redis},
+    {"redis_slow", true, redis_slow_start, redis_stop, NULL, &redis, server_redis},
+    {"redis_cut", true, redis_cut_start, redis_stop, NULL, &redis, server_redis},
+#endif
 };
 
 const struct backend_row *backend_find(const char *name)

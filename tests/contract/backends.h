@@ -7,6 +7,7 @@
 
 enum { BACKEND_URL_MAX = 512 };
 
+struct server;
 struct backend_row {
     const char *name;
     bool is_shared; /* other processes see the same documents */
@@ -14,6 +15,8 @@ struct backend_row {
     bool (*start)(char url[BACKEND_URL_MAX]);
     void (*stop)(void);
     unsigned (*leftovers)(void); /* of writers that were killed; NULL: leaves none */
+    struct server *server;       /* what keeps the documents; NULL: nothing that could be killed */
+    void (*revive)(struct server *s); /* after server_kill() */
 };
 
 const struct backend_row *backend_find(const char *name);

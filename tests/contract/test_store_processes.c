@@ -12,7 +12,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LONG_MS = 60000, CREATORS = 8, KEYS = 10, KILLS = 40, READS = 300, VALUE_LEN = 20000 };
+enum {
+    LONG_MS = 60000,
+    CREATORS = 8,
+    KEYS = 10,
+    KILLS = 40,
+    READS = 300,
+    VALUE_LEN = 20000,
+    SKIPPED = 77
+};
 
 static const struct backend_row *row;
 static char url[BACKEND_URL_MAX];
@@ -225,5 +233,8 @@ int main(int argc, char **argv)
         (void)fprintf(stderr, "which store?\n");
         return 64;
     }
+    if (!row->start(url))
+        return SKIPPED;
+    row->stop();
     return cmocka_run_group_tests_name(row->name, tests, NULL, NULL);
 }

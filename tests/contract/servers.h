@@ -1,0 +1,33 @@
+/* Real servers for tests: on a free port of loopback, with data that is thrown away, ended with the
+ * program that started them whatever happens to it. */
+#ifndef SERVERS_H
+#define SERVERS_H
+
+#include "backends.h"
+
+#include <sys/types.h>
+
+struct server {
+    pid_t pid; /* 0: does not run */
+    unsigned port;
+    char dir[BACKEND_URL_MAX]; /* its own, for its data and what it says; "": not made yet */
+};
+
+/* Is there such a program? */
+bool server_is_installed(const char *program);
+unsigned server_free_port(void);
+/* Runs argv (a port of its own in it is s->port) and waits until the port takes connections. */
+void server_run(struct server *s, const char *const argv[]);
+void server_signal(const struct server *s, int number);
+void server_kill(struct server *s);
+/* Kills it if it runs, removes its data. */
+void server_done(struct server *s);
+
+/* After server_kill(): on the same port, with the data it had. */
+#define SERVER_REDIS_PASSWORD "pa:ss w@rd"
+void server_redis(struct server *s);
+
+/* tests/support/fault_proxy.py in front of a port: NULL ends the options. */
+void server_proxy(struct server *s, unsigned to_port, const char *const options[]);
+
+#endif
