@@ -227,7 +227,7 @@ class Agent(Process):
             os.environ,
             FC_SERVER_PORT=str(self.port),
             LISTEN_HOST="127.0.0.1",
-            STORE_URL=f"file:{world.store}",
+            STORE_URL=world.store_url,
             ASAN_OPTIONS="detect_leaks=1:exitcode=99:abort_on_error=0",
             UBSAN_OPTIONS="print_stacktrace=1",
             STANDIN_AGE=world.age,
@@ -286,6 +286,7 @@ class World:
         self.directory = pathlib.Path(directory)
         self.age = age
         self.store = self.directory / "store"
+        self.store_url = f"file:{self.store}"
         self.output = self.directory / "output"
         self.input = self.directory / "input"
         self.processes = []

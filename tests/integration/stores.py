@@ -1,0 +1,120 @@
+"""Databases that a world's agents share, one class each: started on a free port with data that is thrown
+away, stopped, killed, frozen. What a class must have stands in Database."""
+
+import contextlib
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import urllib.parse
+
+from world import AGENT, ROOT, Process, free_port, until
+
+sys.path.insert(0, str(ROOT / "tests" / "support"))
+from fault_proxy import FaultProxy  # noqa: E402
+
+SECRET = "s3cr@t:/?#w rd"  # no log may hold it, nor its encoding
+
+
+class Database:
+    program = None  # what must be installed
+
+    def __init__(self, world):
+        self.world = world
+        self.port = free_port()
+        self.directory = world.directory / "database"
+        self.directory.mkdir()
+        self.process = None
+        self.proxy = None
+        self.start()
+
+    def argv(self):
+        raise NotImplementedError
+
+    def url_at(self, port):
+        """STORE_URL, with SECRET in it."""
+        raise NotImplementedError
+
+    def get(self, key):
+        """The bytes under a key, or None."""
+        raise NotImplementedError
+
+    def answers(self):
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
+        return False
+
+    def start(self):
+        """Also after kill(): with the data it had."""
+        self.process = Process(self.world.directory, "database", self.argv())
+        self.world.processes.append(self.process)
+        until("the database to answer", self.answers)
+
+    def kill(self):
+        self.process.close()
+
+    def freeze(self):
+        self.process.signal(signal.SIGSTOP)
+
+    def thaw(self):
+        self.process.signal(signal.SIGCONT)
+
+    @property
+    def url(self):
+        return self.url_at(self.port)
+
+    def behind_proxy(self):
+        """From now on; the proxy."""
+        self.proxy = FaultProxy(self.port)
+        self.world.store_url = self.url_at(self.proxy.port)
+        return self.proxy
+
+    def document(self, key):
+        value = self.get(key)
+        return None if value is None else json.loads(value)
+
+    def close(self):
+        if self.process.lives:
+            self.thaw()
+        if self.proxy:
+            self.proxy.close()
+
+
+class Redis(Database):
+    program = "redis-server"
+
+    def argv(self):
+        return [self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
+                "--save", "", "--appendonly", "yes", "--appendfsync", "no", "--requirepass", SECRET]
+
+    def url_at(self, port):
+        return f"redis://:{urllib.parse.quote(SECRET, safe='')}@127.0.0.1:{port}?timeout_ms=1000"
+
+    def get(self, key):
+        words = [b"AUTH", SECRET.encode(), b"GET", f"comfy:task:{key}".encode()]
+        with socket.create_connection(("127.0.0.1", self.port)) as connection, connection.makefile("rb") as stream:
+            for pair in (words[:2], words[2:]):
+                connection.sendall(b"*2\r\n" + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in pair))
+            assert stream.readline() == b"+OK\r\n"
+            length = int(stream.readline()[1:])
+            return stream.read(length) if length >= 0 else None
+
+
+DATABASES = {"redis": Redis}
+
+
+def built_in():
+    """The stores that the program was built with."""
+    said = subprocess.run([AGENT, "--version"], check=True, capture_output=True, text=True).stdout
+    return said.partition("stores: ")[2].rstrip(")\n").split()
+
+
+def missing(name):
+    """Why there are no tests with it, or None."""
+    if name not in built_in():
+        return f"the program was built without {name}"
+    if shutil.which(DATABASES[name].program) is None:
+        return f"{DATABASES[name].program} is not installed"
+    return None
