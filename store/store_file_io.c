@@ -27,7 +27,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { FILE_MODE = 0666, DIR_MODE = 0777 }; /* less the umask */
+/* Prompts are their callers' own: not for everybody on the machine. Less the umask. */
+enum { FILE_MODE = 0640, DIR_MODE = 0750 };
 
 struct file_path {
     char text[PATH_MAX];

@@ -3,6 +3,7 @@
 import concurrent.futures
 import json
 import re
+import stat
 
 import pytest
 
@@ -73,6 +74,14 @@ class Broken:
     def __exit__(self, *_):
         self.directory.unlink()
         self.aside.rename(self.directory)
+
+
+def test_what_is_stored_is_not_for_everybody(world):
+    agent = world.agent()
+    assert agent.run(image_prompt(1), "t").status == 200
+    modes = {stat.S_IMODE(file.stat().st_mode) for file in world.store.iterdir()}
+    assert modes and not any(mode & 0o137 for mode in modes), modes
+    assert stat.S_IMODE(world.store.stat().st_mode) & 0o027 == 0
 
 
 def test_without_a_store_runs_go_on_and_say_so(world):
