@@ -27,6 +27,7 @@
 #include "router.h"
 #include "task_tend.h"
 #include "warmup.h"
+#include "workflows.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -67,6 +68,7 @@ struct app {
     struct admit *admit;
     struct warmup *warmup;
     struct proxy *proxy;
+    struct workflows *workflows;
     struct task_tend *tend; /* NULL on the platform: nothing runs between requests there */
     struct api api;
     struct budget bodies; /* of callers: request bodies and prompts */
@@ -207,10 +209,16 @@ static void app_on_proxy_freed(void *ctx)
         app_on_tend_freed(a);
 }
 
-static void app_on_server_closed(void *ctx)
+static void app_on_workflows_freed(void *ctx)
 {
     struct app *a = ctx;
     proxy_free(a->proxy, app_on_proxy_freed, a);
+}
+
+static void app_on_server_closed(void *ctx)
+{
+    struct app *a = ctx;
+    workflows_free(a->workflows, app_on_workflows_freed, a);
 }
 
 static void app_close(struct app *a)
@@ -469,6 +477,7 @@ static void app_build_front(struct app *a)
                                   .port = a->settings.comfy_port,
                                   .allow = proxy_allow_of(cfg->proxy_allow)};
     a->proxy = proxy_new(&a->loop, &a->later, &proxy);
+    a->workflows = workflows_new(&a->loop, cfg->workflows_dir);
 
     struct http_server_options listen = {HTTP_SERVER_DEFAULTS};
     listen.host = cfg->listen_host;
@@ -491,6 +500,7 @@ static void app_build_front(struct app *a)
                           .later = &a->later,
                           .admit = a->admit,
                           .proxy = a->proxy,
+                          .workflows = a->workflows,
                           .on_platform = on_platform,
                           .server = a->server,
                           .body_max = cfg->body_max_bytes,

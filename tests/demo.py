@@ -66,8 +66,10 @@ def start(port):
         USE_AGENT="1",
         NAS_DIR=str(WORK / "nas"),
         COMFYUI_DIR=str(comfyui),
+        WORKFLOWS_DIR=os.environ.get("WORKFLOWS_DIR") or str(ROOT / "tests" / "examples" / "workflows"),
         COMFYUI_PORT=str(port + 1),
         FC_SERVER_PORT=str(port),
+        CLI_ARGS=os.environ.get("CLI_ARGS", "--preview-method auto"),
         COMFY_AGENT=str(ROOT / "build" / "release" / "src" / "comfy-agent"),
         PYTHON=os.environ.get("PYTHON", "/usr/bin/python3"),
     )
@@ -163,7 +165,7 @@ def run(base, prompt_file):
 
 
 def serve(base, prompt_file, agent):
-    print(f"serving on {base} until Ctrl-C; try\n"
+    print(f"serving until Ctrl-C: open {base}/ui in a browser, or try\n"
           f"  curl -d @{os.path.relpath(prompt_file)} {base}/api/run", flush=True)
     try:
         agent.wait()

@@ -1,6 +1,7 @@
 #include "admit.h"
 
 #include "answer.h"
+#include "api_ui.h"
 #include "codec.h"
 
 #include <stdio.h>
@@ -269,8 +270,11 @@ static bool check_key(const struct admit *a, struct http_req *req)
     if (known || has_key(a, req))
         return true;
     http_add_header(req, SLICE("www-authenticate"), SLICE("Bearer"));
-    answer_error(req, 401, "UnauthorizedError", "no_key",
-                 "a key is needed: x-api-key, or Authorization: Bearer", NULL);
+    if (slice_is(http_req_path(req), "/ui") && is_navigation(req))
+        ui_ask_key(req);
+    else
+        answer_error(req, 401, "UnauthorizedError", "no_key",
+                     "a key is needed: x-api-key, or Authorization: Bearer", NULL);
     return false;
 }
 

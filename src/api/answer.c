@@ -82,6 +82,24 @@ void answer_headers(struct http_headers *ret, const struct answer_about *about)
     }
 }
 
+/* A list, weak or not, or a star: RFC 9110, 13.1.2. Our tags have no comma. */
+bool answer_is_fresh(struct http_req *req, const char *etag)
+{
+    struct slice list;
+    char quoted[64];
+    if (!http_headers_get(http_req_headers(req), "if-none-match", &list))
+        return false;
+    (void)snprintf(quoted, sizeof(quoted), "\"%s\"", etag);
+    while (list.len > 0) {
+        struct slice tag = slice_next(&list, ',');
+        if (tag.len > 2 && tag.ptr[0] == 'W' && tag.ptr[1] == '/')
+            tag = (struct slice){tag.ptr + 2, tag.len - 2};
+        if (slice_is(tag, "*") || slice_is(tag, quoted))
+            return true;
+    }
+    return false;
+}
+
 void answer_json(struct http_req *req, int status, struct slice body,
                  const struct answer_about *about)
 {

@@ -21,6 +21,9 @@ struct answer_about {
 
 #define ANSWER_JSON "application/json"
 
+/* Has the client this very thing already (If-None-Match)? The answer is then 304. */
+bool answer_is_fresh(struct http_req *req, const char *etag);
+
 void answer_headers(struct http_headers *ret, const struct answer_about *about); /* inits ret */
 void answer_json(struct http_req *req, int status, struct slice body,
                  const struct answer_about *about);

@@ -10,6 +10,7 @@ struct admit;
 struct warmup;
 struct proxy;
 struct lookups;
+struct workflows;
 struct api {
     struct task_hub *hub;
     struct lookups *lookups;
@@ -21,6 +22,7 @@ struct api {
     bool on_platform; /* Function Compute: it answers async calls itself, before we see them */
     struct admit *admit;
     struct proxy *proxy;
+    struct workflows *workflows;
     struct http_server *server;
     size_t body_max;
     struct budget *bodies; /* request bodies and prompts of all */
@@ -46,6 +48,10 @@ void api_task_list(struct api *api, struct http_req *req, struct slice param);
 void api_task_cancel(struct api *api, struct http_req *req, struct slice param);
 void api_task_prompt(struct api *api, struct http_req *req, struct slice param);
 void api_task_output(struct api *api, struct http_req *req, struct slice param);
+void api_workflow_list(struct api *api, struct http_req *req, struct slice param);
+void api_workflow(struct api *api, struct http_req *req, struct slice param);
+void api_ui(struct api *api, struct http_req *req, struct slice param);
+void api_ui_slash(struct api *api, struct http_req *req, struct slice param);
 void api_metrics(struct api *api, struct http_req *req, struct slice param);
 void api_openapi(struct api *api, struct http_req *req, struct slice param);
 void api_healthz(struct api *api, struct http_req *req, struct slice param);

@@ -53,28 +53,10 @@ static void view_on_abort(struct http_req *req)
     view_free(v);
 }
 
-/* A list, weak or not, or a star: RFC 9110, 13.1.2. Our tags have no comma. */
-static bool view_is_fresh(const struct view *v, const char *etag)
-{
-    struct slice list;
-    char quoted[64];
-    if (!http_headers_get(http_req_headers(v->req), "if-none-match", &list))
-        return false;
-    (void)snprintf(quoted, sizeof(quoted), "\"%s\"", etag);
-    while (list.len > 0) {
-        struct slice tag = slice_next(&list, ',');
-        if (tag.len > 2 && tag.ptr[0] == 'W' && tag.ptr[1] == '/')
-            tag = (struct slice){tag.ptr + 2, tag.len - 2};
-        if (slice_is(tag, "*") || slice_is(tag, quoted))
-            return true;
-    }
-    return false;
-}
-
 static void view_answer(struct view *v, struct slice body, const char *status, const char *etag)
 {
     struct answer_about about = {.task_id = v->id, .task_status = status, .etag = etag};
-    if (etag != NULL && view_is_fresh(v, etag))
+    if (etag != NULL && answer_is_fresh(v->req, etag))
         answer_json(v->req, 304, SLICE_EMPTY, &about);
     else
         answer_json(v->req, 200, body, &about);
@@ -164,7 +146,7 @@ static bool view_waits(struct view *v, enum task_status status, const char *etag
     if (v->wait_ms == 0 || task_status_is_end(status))
         return false;
     if (http_headers_get(http_req_headers(v->req), "if-none-match", &match) &&
-        !view_is_fresh(v, etag))
+        !answer_is_fresh(v->req, etag))
         return false;
     if (task_hub_follow(v->api->hub, v->id, &t, NULL) != ERR_OK)
         return false;

@@ -190,11 +190,11 @@ static int hex_value(char c)
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-static enum err_code query_decode(struct slice text, struct buf *out)
+static enum err_code decode(struct slice text, bool plus_is_space, struct buf *out)
 {
     for (size_t i = 0; i < text.len; i++) {
         char c = text.ptr[i];
-        if (c == '+')
+        if (c == '+' && plus_is_space)
             c = ' ';
         if (c == '%') {
             int high = i + 1 < text.len ? hex_value(text.ptr[i + 1]) : -1;
@@ -211,6 +211,16 @@ static enum err_code query_decode(struct slice text, struct buf *out)
             return code;
     }
     return ERR_OK;
+}
+
+static enum err_code query_decode(struct slice text, struct buf *out)
+{
+    return decode(text, true, out);
+}
+
+enum err_code http_percent_decode(struct slice text, struct buf *out)
+{
+    return decode(text, false, out);
 }
 
 /* Is the still encoded text the key? A key of which no decoding fits simply is another one. */

@@ -1,0 +1,392 @@
+// The page: a panel of fields for a workflow, a button, the results.
+//
+//     chooser ─ workflow ─► schema ─ fields ─► panel ─ edits ─► Prompt.with() ─► Run ─► gallery
+//                              ▲                  ▲                                │
+//                        info (object_info)       └── errors at their fields ◄─────┘
+//
+// theme.js has run before. Everything asks the agent by api.js, and is said by words.js.
+
+import {ask, address, taskPath} from './api.js';
+import {RunBar} from './bar.js';
+import {Chooser, fetchWorkflow, listWorkflows, readFile} from './chooser.js';
+import {showCode} from './code.js';
+import {button, h, icon, openDialog, soon, toast} from './dom.js';
+import {explain} from './errors.js';
+import {Gallery} from './gallery.js';
+import {NodeInfo} from './info.js';
+import {Panel} from './panel.js';
+import {Graph} from './progress.js';
+import {Run} from './run.js';
+import {classesOf, fieldsOfWorkflow, paramsOfFields, propose} from './schema.js';
+import {recall, remember} from './store.js';
+import {comparePicture, viewPictures} from './viewer.js';
+import {currentLanguage, setLanguage, t} from './words.js';
+import {Prompt, seedsOfRun} from './workflow.js';
+
+const INFO_PATIENCE_MS = 1500;
+const READY_AGAIN_MS = 2500;
+const MINE_MAX = 60;
+const FOREIGN_MAX = 8; // runs of others that are followed
+
+const byId = id => document.getElementById(id);
+const info = new NodeInfo();
+let workflow = null; // {title, prompt, params, name}
+let active = []; // runs of ours that are under way
+
+// --- the workflow ----------------------------------------------------------------------------
+
+const saveWorkflow = soon(() => {
+  if (workflow)
+    remember('workflow', {
+      title: workflow.title, name: workflow.name, prompt: workflow.prompt.text, params: workflow.params, values: [...panel.values],
+    });
+});
+const panel = new Panel(byId('panel'), {info, onchange: saveWorkflow});
+
+function drawPanel(values) {
+  const fields = fieldsOfWorkflow(workflow) || propose(workflow.prompt, info);
+  panel.show(workflow.prompt, fields, values);
+  byId('workflow-button').replaceChildren(h('span', {}, workflow.title || t('workflow')), icon('down'));
+}
+
+// Choices of ComfyUI are waited for, but not long: it may be starting.
+async function openWorkflow(found, name, values) {
+  workflow = {...found, name};
+  const mine = workflow;
+  const fields = fieldsOfWorkflow(workflow);
+  byId('panel').setAttribute('aria-busy', 'true');
+  const loaded = info.load(classesOf(workflow.prompt, fields));
+  await Promise.race([loaded, new Promise(resolve => setTimeout(resolve, INFO_PATIENCE_MS))]);
+  if (workflow !== mine)
+    return;
+  drawPanel(values);
+  byId('panel').removeAttribute('aria-busy');
+  saveWorkflow();
+  await loaded;
+  if (workflow === mine)
+    redrawPanel();
+}
+
+// The same fields with what is known by now; whoever is typing goes on typing.
+function redrawPanel() {
+  const focused = document.activeElement;
+  const box = focused && focused.closest && focused.closest('[data-field]');
+  const place = box && [...box.querySelectorAll('input, textarea, select, button')].indexOf(focused);
+  drawPanel(panel.values);
+  if (box) {
+    const again = byId('panel').querySelector(`[data-field="${CSS.escape(box.dataset.field)}"]`);
+    const control = again && again.querySelectorAll('input, textarea, select, button')[place];
+    if (control)
+      control.focus({preventScroll: true});
+  }
+}
+
+const chooser = new Chooser((found, name) => openWorkflow(found, name));
+
+// The last one, as the server has it now if it is the server's; else the server's first.
+async function openFirstWorkflow() {
+  const last = recall('workflow', null);
+  const values = last ? new Map(last.values) : undefined;
+  if (last) {
+    try {
+      const now = last.name ? (await fetchWorkflow(last.name)).find(one => one.title === last.title) : null;
+      await openWorkflow(now || {title: last.title, prompt: new Prompt(last.prompt), params: last.params}, last.name, values);
+      return;
+    } catch {
+      // it is gone from the server, or what was kept is of no use any more
+    }
+  }
+  const found = await listWorkflows();
+  if (found && found.length > 0)
+    await chooser.take(() => fetchWorkflow(found[0].name), found[0].name);
+  else
+    await chooser.open();
+}
+
+function exportSchema() {
+  const {title, prompt} = workflow;
+  const document_ = `{"title": ${JSON.stringify(title)}, "params": ${JSON.stringify(paramsOfFields(panel.fields), null, 2)}, "prompt": ${prompt.with(panel.edits())}}`;
+  const link = h('a', {href: URL.createObjectURL(new Blob([document_], {type: 'application/json'})), download: `${title || 'workflow'}.json`});
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+// --- running ---------------------------------------------------------------------------------
+
+function presentPrompt() {
+  return new Prompt(workflow.prompt.with(panel.edits()));
+}
+
+async function runAll(count) {
+  if (!workflow)
+    return;
+  bar.setBusy(true);
+  await panel.settled();
+  bar.setBusy(false);
+  panel.unmarkAll();
+  const missing = panel.emptyPictures();
+  if (missing.length > 0) {
+    panel.mark(missing.map(({id, key}) => ({id, key, text: t('pictureMissing')})));
+    return;
+  }
+  const base = presentPrompt();
+  const runs = Array.from({length: count}, (unused, n) => {
+    const prompt = new Prompt(base.with(seedsOfRun(base, n)));
+    return new Run({title: workflow.title, prompt, graph: new Graph(prompt, info), onchange: changed});
+  });
+  gallery.prepend(runs);
+  for (const run of runs) {
+    watch(run);
+    run.begin();
+  }
+  remember('mine', [...runs.map(run => run.id), ...recall('mine', [])].slice(0, MINE_MAX));
+  byId('news').textContent = t('runStarted');
+  byId('results').scrollTop = 0;
+  if (matchMedia('(max-width: 800px)').matches)
+    byId('results').scrollIntoView({block: 'start'});
+}
+
+function watch(run) {
+  active.push(run);
+  saveActive();
+  bar.add(run);
+}
+
+function saveActive() {
+  remember('active', active.map(({id, title}) => ({id, title})));
+}
+
+const showOverall = soon(() => {
+  const percent = bar.update();
+  document.title = percent === null ? `${workflow ? workflow.title : ''} · comfy-agent` : `${percent} % · ${workflow ? workflow.title : ''}`;
+});
+
+function changed(run) {
+  showOverall();
+  if (!run.ended || !active.includes(run))
+    return;
+  active = active.filter(other => other !== run);
+  saveActive();
+  byId('news').textContent = t('runEnded', {title: run.title, status: t(run.status)});
+  if (run.status === 'failed' && run.error && run.prompt && workflow && run.prompt.isLike(workflow.prompt))
+    panel.mark(explain(run.error, run.prompt).marks);
+  if (run.error && run.error.code !== 'cancelled')
+    checkReady();
+}
+
+const bar = new RunBar(byId('run-bar'), runAll);
+
+// --- results ---------------------------------------------------------------------------------
+
+// null: it is not known any more, or never was one.
+async function promptOfTask(id) {
+  const answer = await ask(`${taskPath(id)}/prompt`);
+  try {
+    return answer.status === 200 ? new Prompt(answer.text) : null;
+  } catch {
+    return null;
+  }
+}
+
+async function useSettings(run) {
+  const prompt = await promptOfTask(run.id);
+  if (prompt === null) {
+    toast(t('promptGone'));
+  } else if (workflow && prompt.isLike(workflow.prompt)) {
+    panel.copyFrom(prompt);
+    toast(t('parametersCopied'));
+  } else {
+    await openWorkflow({title: run.title, prompt, params: null}, null);
+    toast(t('otherWorkflow'));
+  }
+}
+
+async function chooseInput(controls) {
+  if (controls.length < 2)
+    return controls[0];
+  return new Promise(resolve => {
+    const dialog = openDialog({class: 'chooser', 'aria-label': t('whichInput')}, h('h2', {}, t('whichInput')),
+      h('ul', {class: 'workflows'}, controls.map(control => h('li', {}, h('button', {
+        type: 'button', class: 'workflow', onclick: () => {
+          resolve(control);
+          dialog.close();
+        },
+      }, icon('image'), control.field.title)))));
+    dialog.addEventListener('close', () => resolve(undefined));
+  });
+}
+
+async function useAsInput(output) {
+  const controls = panel.pictures();
+  if (controls.length === 0) {
+    toast(t('noImageField'));
+    return;
+  }
+  const control = await chooseInput(controls);
+  if (!control)
+    return;
+  const answer = await fetch(address(output.url.slice(1)));
+  if (!answer.ok) {
+    toast(t('outputGone'));
+    return;
+  }
+  control.picture.take(new File([await answer.blob()], output.filename, {type: output.media_type}));
+  panel.bring(control);
+  toast(t('usedAsInput'));
+}
+
+const gallery = new Gallery(byId('results'), {
+  view: (all, index) => viewPictures(all, Math.max(0, index), {useAsInput, useSettings, compare: comparePicture}),
+  compare: comparePicture,
+  useAsInput,
+  useSettings,
+  useSeed: ({id, key, text}) => panel.set(id, key, text),
+  fieldTitle: ({id, key}) => panel.titleOf(id, key),
+  focusField: ({id, key}) => panel.focus(id, key),
+});
+
+// What was under way when the page was left goes on being watched.
+async function resumeActive() {
+  const left = recall('active', []);
+  const runs = await Promise.all(left.map(async ({id, title}) => {
+    const prompt = await promptOfTask(id);
+    return new Run({id, title, prompt, graph: prompt && new Graph(prompt, info), onchange: changed});
+  }));
+  gallery.prepend(runs);
+  for (const run of runs) {
+    watch(run);
+    run.resume();
+  }
+}
+
+// What its nodes are called, for the bar and for errors.
+async function readPrompt(run) {
+  run.prompt = await promptOfTask(run.id);
+  run.graph = run.prompt && new Graph(run.prompt, info);
+  run.onchange(run);
+}
+
+let foreign = 0;
+function ofRecord(record) {
+  const run = Run.ofRecord(record, () => {});
+  if (!run.ended && foreign++ < FOREIGN_MAX)
+    readPrompt(run).then(() => run.resume());
+  else if (run.status === 'failed')
+    readPrompt(run);
+  return run;
+}
+
+// The server's list; where it gives none (a platform without keys), those that were begun here.
+async function loadHistory() {
+  await gallery.loadOlder(ofRecord);
+  if (gallery.cards.size > active.length)
+    return;
+  for (const id of recall('mine', [])) {
+    const answer = gallery.has(id) ? {status: 0} : await ask(taskPath(id));
+    if (answer.status === 200)
+      gallery.append(ofRecord(answer.json));
+  }
+}
+
+// --- the server ------------------------------------------------------------------------------
+
+let readyTimer = null;
+async function checkReady() {
+  const answer = await ask('readyz');
+  const comfyui = answer.json && answer.json.comfyui;
+  const state = answer.status === 200 ? 'ready' : !comfyui ? 'unreachable' : comfyui.state === 'ready' ? 'notReady' : 'starting';
+  const box = byId('state');
+  if (box.dataset.state !== state) {
+    box.dataset.state = state;
+    box.textContent = t(state);
+  }
+  clearTimeout(readyTimer);
+  if (state !== 'ready') {
+    readyTimer = setTimeout(checkReady, READY_AGAIN_MS);
+  } else if (workflow && !classesOf(workflow.prompt, panel.fields).every(name => info.knows(name))) {
+    const mine = workflow;
+    await info.load(classesOf(workflow.prompt, panel.fields));
+    if (workflow === mine && classesOf(workflow.prompt, panel.fields).some(name => info.knows(name)))
+      redrawPanel();
+  }
+}
+
+// --- the frame -------------------------------------------------------------------------------
+
+function drawWords() {
+  for (const element of document.querySelectorAll('[data-words]'))
+    element.textContent = t(element.dataset.words);
+  const isDark = document.documentElement.dataset.theme === 'dark';
+  byId('tools').replaceChildren(
+    button('code', t('developers'), () => workflow && showCode(presentPrompt(), info)),
+    button(isDark ? 'sun' : 'moon', t(isDark ? 'toLight' : 'toDark'), () => {
+      document.documentElement.dataset.theme = isDark ? 'light' : 'dark';
+      remember('theme', isDark ? 'light' : 'dark');
+      drawWords();
+    }),
+    h('button', {type: 'button', class: 'quiet language', lang: currentLanguage() === 'zh' ? 'en' : 'zh-CN', onclick: changeLanguage},
+      currentLanguage() === 'zh' ? 'English' : '中文'));
+  byId('panel-tools').replaceChildren(button('download', t('exportSchema'), () => workflow && exportSchema()));
+  byId('workflow-button').title = t('chooseWorkflow');
+  if (byId('state').dataset.state)
+    byId('state').textContent = t(byId('state').dataset.state);
+}
+
+function changeLanguage() {
+  setLanguage(currentLanguage() === 'zh' ? 'en' : 'zh');
+  remember('language', currentLanguage());
+  drawWords();
+  if (workflow)
+    drawPanel(panel.values);
+  gallery.words();
+  bar.draw();
+  byId('tools').querySelector('.language').focus();
+}
+
+async function takeDrop(transfer) {
+  const file = transfer.files[0];
+  if (!file)
+    return;
+  const [control] = panel.pictures();
+  if (chooser.isOpen)
+    await chooser.takeFile(file);
+  else if (!file.type.startsWith('image/'))
+    await chooser.take(() => readFile(file), null);
+  else if (control)
+    control.picture.take(file);
+  else
+    toast(t('noImageField'));
+}
+
+function listen() {
+  byId('workflow-button').addEventListener('click', () => chooser.open());
+  byId('panel').addEventListener('submit', event => event.preventDefault());
+  document.addEventListener('keydown', event => {
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !document.querySelector('dialog[open]'))
+      runAll(bar.count);
+  });
+  document.addEventListener('dragover', event => event.preventDefault());
+  document.addEventListener('drop', event => {
+    event.preventDefault();
+    takeDrop(event.dataTransfer);
+  });
+  document.addEventListener('paste', event => {
+    const controls = panel.pictures();
+    const control = controls.find(one => one.box.contains(event.target)) || controls[0];
+    if (control && event.clipboardData.files.length > 0 && control.picture.takeFrom(event.clipboardData))
+      event.preventDefault();
+  });
+  document.addEventListener('visibilitychange', () => {
+    if (!document.hidden)
+      checkReady();
+  });
+}
+
+setLanguage(recall('language', navigator.language.startsWith('zh') ? 'zh' : 'en'));
+drawWords();
+gallery.words();
+bar.draw();
+listen();
+checkReady();
+openFirstWorkflow().then(showOverall);
+resumeActive().then(loadHistory);

@@ -1,0 +1,264 @@
+// Runs as cards, newest first: those under way, those that have ended, those of before.
+
+import {address, ask, taskPath} from './api.js';
+import {button, copyText, duration, h, icon, soon, toast} from './dom.js';
+import {explain} from './errors.js';
+import {currentLanguage, t} from './words.js';
+
+const kindOf = output => (/^(image|video|audio|text)\//.exec(output.media_type || '') || [])[1] || 'file';
+const isSeen = output => ['image', 'video'].includes(kindOf(output));
+const TILES_MAX = 6;
+
+// One file of a run as what it is. onopen: a picture was clicked.
+function show(output, onopen) {
+  const source = address(output.url.replace(/^\//, ''));
+  const kind = kindOf(output);
+  const gone = h('p', {class: 'gone'}, t('outputGone'));
+  const fail = event => event.target.closest('.tile').replaceChildren(gone);
+  if (kind === 'image')
+    return h('button', {type: 'button', class: 'tile', 'aria-label': t('open', {name: output.filename}), onclick: onopen},
+      h('img', {src: source, alt: output.filename, loading: 'lazy', onerror: fail}));
+  if (kind === 'video')
+    return h('div', {class: 'tile tile-wide'}, h('video', {src: source, controls: true, loop: true, playsinline: true, preload: 'metadata', 'aria-label': output.filename}));
+  if (kind === 'audio')
+    return h('div', {class: 'tile tile-wide tile-audio'}, h('audio', {src: source, controls: true, preload: 'metadata', 'aria-label': output.filename}));
+  return h('a', {class: 'tile tile-wide tile-file', href: source, download: output.filename}, icon('file'), h('span', {}, output.filename));
+}
+
+class Card {
+  constructor(run, gallery) {
+    this.run = run;
+    this.gallery = gallery;
+    this.root = h('article', {class: 'card', 'data-task': run.id});
+    this.drawn = null;
+    this.update();
+  }
+
+  update() {
+    const shape = this.run.ended ? `${this.run.status}${this.run.prompt ? '' : ' '}` : 'live';
+    if (shape !== this.drawn) {
+      this.drawn = shape;
+      this.root.className = `card card-${shape.trim()}`;
+      this.root.replaceChildren(...(shape === 'live' ? this.drawLive() : this.drawEnd()));
+    }
+    if (shape === 'live')
+      this.updateLive();
+  }
+
+  drawLive() {
+    this.image = h('img', {alt: t('preview'), hidden: true});
+    this.state = h('p', {class: 'state'});
+    this.time = h('span', {class: 'time'});
+    this.fill = h('div', {class: 'fill'});
+    this.bar = h('div', {class: 'bar', role: 'progressbar', 'aria-label': `${t('progress')}: ${this.run.title}`, 'aria-valuemin': 0, 'aria-valuemax': 100}, this.fill);
+    this.stop = h('button', {type: 'button', class: 'small', onclick: () => this.run.cancel()}, icon('close'), h('span', {}, t('cancel')));
+    const shot = h('div', {class: 'shot shot-live'}, this.image);
+    if (this.run.shape) { // nothing moves when the picture comes
+      shot.style.height = 'auto';
+      shot.style.aspectRatio = this.run.shape;
+    }
+    return [
+      shot,
+      h('div', {class: 'live'}, this.bar, h('div', {class: 'row'}, this.state, this.time), this.stop),
+    ];
+  }
+
+  updateLive() {
+    const {run} = this;
+    const percent = Math.floor(run.share * 100);
+    this.fill.style.width = `${percent}%`;
+    this.bar.setAttribute('aria-valuenow', percent);
+    this.state.textContent = this.sentence();
+    this.time.textContent = duration(run.elapsed);
+    this.stop.disabled = run.cancelling;
+    this.stop.lastChild.textContent = t(run.cancelling ? 'cancelling' : 'cancel');
+    this.root.classList.toggle('away', run.away);
+    if (run.preview && this.image.src !== run.preview)
+      this.image.src = run.preview;
+    this.image.hidden = !run.preview;
+  }
+
+  sentence() {
+    const {run} = this;
+    if (run.away)
+      return t('reconnecting');
+    if (run.status === 'queued' && run.position !== null)
+      return `${t('queued')} · ${run.position > 0 ? t('ahead', {n: run.position}) : t('nextUp')}`;
+    const now = run.status === 'running' && run.graph && run.graph.current(run.nodes);
+    if (!now)
+      return t(run.status);
+    return now.max > 1 ? `${now.title} · ${t('step', now)}` : now.title;
+  }
+
+  drawEnd() {
+    const {run} = this;
+    if (run.status === 'failed')
+      return this.drawFailure();
+    const seen = run.outputs.filter(isSeen);
+    const tiles = seen.slice(0, TILES_MAX).map(output => show(output, () => this.gallery.view(output)));
+    if (seen.length > TILES_MAX)
+      tiles.push(h('button', {type: 'button', class: 'tile tile-more', onclick: () => this.gallery.view(seen[TILES_MAX])}, `+${seen.length - TILES_MAX}`));
+    tiles.push(...run.outputs.filter(output => !isSeen(output)).map(output => show(output)));
+    tiles.push(...run.texts.map(text => h('pre', {class: 'text', tabindex: 0}, text)));
+    if (tiles.length === 0)
+      tiles.push(h('p', {class: 'gone'}, run.status === 'cancelled' ? t('cancelled') : t('noOutput')));
+    return [h('div', {class: `shot${tiles.length > 1 ? ' shot-many' : ''}`}, tiles), this.drawFoot()];
+  }
+
+  drawFoot() {
+    const {run} = this;
+    const first = run.outputs[0];
+    const image = run.outputs.find(output => kindOf(output) === 'image');
+    return h('div', {class: 'foot'},
+      h('div', {class: 'about'},
+        h('span', {class: 'title', title: run.title || run.id}, run.title || new Date(run.record ? run.record.created : Date.now()).toLocaleString(currentLanguage())),
+        h('span', {class: 'time'}, duration(run.elapsed))),
+      h('div', {class: 'actions'},
+        run.seeds.slice(0, 1).map(seed => h('button', {
+          type: 'button', class: 'seed', title: t('useSeed', {n: seed.text}), 'aria-label': t('useSeed', {n: seed.text}), onclick: () => this.gallery.useSeed(seed),
+        }, icon('dice'), h('span', {}, seed.text))),
+        h('span', {class: 'space'}),
+        image ? button('compare', t('compare'), () => this.gallery.compare(image)) : null,
+        image ? button('input', t('useAsInput'), () => this.gallery.useAsInput(image)) : null,
+        button('copy', t('copyParameters'), () => this.gallery.useSettings(run)),
+        first ? h('a', {class: 'quiet', href: address(first.url.slice(1)), download: first.filename, 'aria-label': t('download'), title: t('download')}, icon('download')) : null));
+  }
+
+  drawFailure() {
+    const {run} = this;
+    const {sentence, marks, details} = explain(run.error || {code: 'failed'}, run.prompt);
+    return [
+      h('div', {class: 'shot shot-failed'},
+        h('p', {class: 'what'}, icon('warn'), h('span', {}, sentence)),
+        marks.map(mark => {
+          const title = this.gallery.fieldTitle(mark);
+          const words = `${mark.where}${mark.key ? ` · ${title || mark.key}` : ''}: ${mark.text}`;
+          return title
+            ? h('button', {type: 'button', class: 'mark', title: t('atField', {title}), onclick: () => this.gallery.focusField(mark)}, words)
+            : h('p', {class: 'mark'}, words);
+        }),
+        details ? h('details', {}, h('summary', {}, t('details')), h('pre', {tabindex: 0}, details)) : null),
+      this.drawFoot(),
+    ];
+  }
+}
+
+export class Gallery {
+  // hooks: view([{output, run}], index), compare, useAsInput, useSettings, useSeed, fieldTitle, focusField.
+  constructor(root, hooks) {
+    this.root = root;
+    this.hooks = hooks;
+    this.cards = new Map();
+    this.cursor = null;
+    this.empty = h('p', {class: 'hint empty'});
+    this.olderButton = h('button', {type: 'button', class: 'small older', hidden: true, onclick: () => this.loadOlder()});
+    this.list = h('div', {class: 'cards'});
+    root.append(this.empty, this.list, this.olderButton);
+    this.words();
+    setInterval(() => this.tick(), 1000);
+  }
+
+  words() {
+    this.empty.textContent = t('nothingYet');
+    this.olderButton.textContent = t('olderResults');
+    for (const card of this.cards.values()) {
+      card.drawn = null;
+      card.update();
+    }
+  }
+
+  tick() {
+    for (const card of this.cards.values())
+      if (!card.run.ended)
+        card.update();
+  }
+
+  make(run) {
+    const card = new Card(run, this);
+    const update = soon(() => card.update());
+    const before = run.onchange;
+    run.onchange = changed => {
+      before(changed);
+      update();
+    };
+    this.empty.hidden = true;
+    return card;
+  }
+
+  // What was begun just now; the first, which runs first, stands first.
+  prepend(runs) {
+    const made = runs.map(run => [run.id, this.make(run)]);
+    this.cards = new Map([...made, ...this.cards]);
+    this.list.prepend(...made.map(([, card]) => card.root));
+  }
+
+  // What is older than all that is there. (By their place in the server's list; clocks differ.)
+  append(run) {
+    const card = this.make(run);
+    this.cards.set(run.id, card);
+    this.list.append(card.root);
+  }
+
+  has(id) {
+    return this.cards.has(id);
+  }
+
+  // Pages of the server's own list; `ofRecord` makes a run of a record.
+  async loadOlder(ofRecord = this.ofRecord) {
+    this.ofRecord = ofRecord;
+    const cursor = this.cursor ? `&cursor=${encodeURIComponent(this.cursor)}` : '';
+    const answer = await ask(`api/tasks?limit=24${cursor}`);
+    if (answer.status !== 200)
+      return;
+    this.cursor = answer.json.cursor || null;
+    this.olderButton.hidden = !this.cursor;
+    for (const record of answer.json.tasks)
+      if (!this.has(record.id))
+        await this.addRecord(record);
+  }
+
+  // The list is without node maps; texts lie there.
+  async addRecord(record) {
+    if (record.status === 'succeeded' && record.outputs.length === 0) {
+      const whole = await ask(taskPath(record.id));
+      if (whole.status === 200)
+        record = whole.json;
+    }
+    this.append(this.ofRecord(record));
+  }
+
+  // All pictures and films as they stand in the gallery, for going through them.
+  view(output) {
+    const all = [...this.cards.values()].flatMap(card => card.run.outputs.filter(isSeen).map(one => ({output: one, run: card.run})));
+    this.hooks.view(all, all.findIndex(({output: one}) => one.url === output.url));
+  }
+
+  compare(output) {
+    this.hooks.compare(output);
+  }
+
+  useAsInput(output) {
+    this.hooks.useAsInput(output);
+  }
+
+  useSettings(run) {
+    this.hooks.useSettings(run);
+  }
+
+  async useSeed(seed) {
+    if (this.hooks.useSeed(seed)) {
+      toast(t('seedUsed'));
+    } else {
+      await copyText(seed.text);
+      toast(t('noSeedField'));
+    }
+  }
+
+  fieldTitle(mark) {
+    return this.hooks.fieldTitle(mark);
+  }
+
+  focusField(mark) {
+    this.hooks.focusField(mark);
+  }
+}

@@ -1,0 +1,289 @@
+// One task from the click to its end, whatever happens to the connection in between.
+//
+//     begin ─► WebSocket ─ result, error, cut ─┐
+//                 └ refused ─► POST (Async) ───┤
+//     resume (after a reload) ─────────────────┴─► follow: the record decides ─► ended
+//                                                    └ not over: events, or ask again in a while
+//
+// The task has an id of ours and goes on without us, so a lost connection is only that: what the
+// record says is the end, and nothing else is. The WebSocket comes first because it alone carries
+// previews, and because browsers open six connections to a server, which eight event streams would
+// use up; of those there are STREAMS_MAX at most.
+
+import {address, ask, freshTaskId, socket, taskPath} from './api.js';
+
+const STREAMS_MAX = 2;
+const LOOK_MS = 1500;
+const AGAIN_MS = [300, 700, 1500, 3000];
+const NOT_YET_MAX = 40; // looks at a task that is not there yet: on a platform it waits to be delivered
+const ENDED = ['succeeded', 'failed', 'cancelled'];
+
+let streams = 0;
+const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
+
+export class Run {
+  // prompt: what is run (null: not known). onchange is called on any news.
+  constructor({id, title, prompt, graph, onchange}) {
+    this.id = id || freshTaskId();
+    this.title = title;
+    this.prompt = prompt;
+    this.graph = graph;
+    this.onchange = onchange;
+    this.status = 'sending';
+    this.nodes = {};
+    this.share = 0;
+    this.position = null;
+    this.error = null; // {code, detail, …} as the agent tells it
+    this.record = null;
+    this.preview = null; // address of a blob
+    this.away = false; // no connection at the moment
+    this.cancelling = false;
+    this.started = Date.now();
+    this.own = false; // begun here: its time is that of our clock, which may not be the server's
+  }
+
+  get ended() {
+    return ENDED.includes(this.status);
+  }
+
+  get seeds() {
+    const drawn = Object.entries((this.record && this.record.seeds) || {}).map(([at, value]) => {
+      const dot = at.lastIndexOf('.');
+      return {id: at.slice(0, dot), key: at.slice(dot + 1), text: String(value)};
+    });
+    const told = this.record && this.record.metadata && this.record.metadata.seeds;
+    const given = this.prompt ? this.prompt.seeds().filter(seed => seed.text !== '-1') : Array.isArray(told) ? told : [];
+    return [...drawn, ...given.filter(seed => !drawn.some(other => other.id === seed.id && other.key === seed.key))];
+  }
+
+  // Width to height of what will come, where a node says so; null otherwise.
+  get shape() {
+    for (const node of (this.prompt ? this.prompt.nodes.values() : [])) {
+      const [width, height] = ['width', 'height'].map(key => node.inputs.get(key));
+      if (width && height && width.value > 0 && height.value > 0)
+        return `${width.value} / ${height.value}`;
+    }
+    return null;
+  }
+
+  get outputs() {
+    return (this.record && this.record.outputs) || [];
+  }
+
+  // Texts that nodes have shown.
+  get texts() {
+    return Object.values((this.record && this.record.nodes) || {}).flatMap(node => node.text || []);
+  }
+
+  get elapsed() {
+    const record = this.record;
+    if (this.ended && record && record.finished > 0)
+      return record.finished - (record.started || record.created);
+    return Date.now() - this.started;
+  }
+
+  // --- towards the end -----------------------------------------------------------------------
+
+  async begin() {
+    const envelope = `{"prompt": ${this.prompt.text}, "metadata": ${JSON.stringify({title: this.title, seeds: this.seeds})}}`;
+    this.body = envelope;
+    this.own = true;
+    if (await this.overSocket() === 'refused')
+      await this.post();
+    await this.follow();
+  }
+
+  async resume() {
+    await this.follow();
+  }
+
+  // 'told' (result or error), 'cut', or 'refused' (there are no WebSockets here).
+  overSocket() {
+    return new Promise(resolve => {
+      const ws = socket(`api/run/ws?task-id=${this.id}&results=none&previews=1`);
+      let outcome = 'refused';
+      const look = setInterval(() => this.look(), LOOK_MS);
+      ws.binaryType = 'arraybuffer';
+      ws.onopen = () => {
+        ws.send(this.body);
+        outcome = 'cut';
+      };
+      ws.onmessage = message => {
+        if (this.hear(message.data))
+          outcome = 'told';
+      };
+      ws.onclose = () => {
+        clearInterval(look);
+        resolve(outcome);
+      };
+    });
+  }
+
+  // Until nodes run, the record says where in the queue it is.
+  async look() {
+    if (this.status === 'running' || this.ended)
+      return;
+    const answer = await ask(taskPath(this.id));
+    if (answer.status === 200 && !this.ended && this.status !== 'running')
+      this.take(answer.json);
+  }
+
+  // True: it was the end, as far as this connection goes.
+  hear(data) {
+    if (data instanceof ArrayBuffer) {
+      this.hearPreview(data);
+      return false;
+    }
+    const message = JSON.parse(data);
+    if (message.type === 'progress')
+      this.hearNodes(message.data);
+    else if (message.type === 'error')
+      this.refusal = message.data.error;
+    return message.type === 'result' || message.type === 'error';
+  }
+
+  hearNodes(nodes) {
+    if (this.ended) // the record was faster than the socket
+      return;
+    this.nodes = nodes;
+    if (Object.values(nodes).some(node => node.max > 0)) {
+      this.status = 'running';
+      this.position = null;
+    }
+    if (this.graph) // a resubmission begins anew; a bar that goes back says nothing to anybody
+      this.share = Math.max(this.share, this.graph.share(nodes));
+    this.away = false;
+    this.onchange(this);
+  }
+
+  // u32 4, u32 n, n bytes of JSON, the image.
+  hearPreview(data) {
+    const view = new DataView(data);
+    const length = data.byteLength >= 8 ? view.getUint32(4) : 0;
+    if (this.ended || data.byteLength < 8 + length || view.getUint32(0) !== 4)
+      return;
+    const about = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 8, length)));
+    this.dropPreview();
+    this.preview = URL.createObjectURL(new Blob([new Uint8Array(data, 8 + length)], {type: about.image_type}));
+    this.onchange(this);
+  }
+
+  dropPreview() {
+    if (this.preview)
+      URL.revokeObjectURL(this.preview);
+    this.preview = null;
+  }
+
+  // False: it was refused, and this.refusal says why.
+  async post() {
+    const answer = await ask(`api/run?task-id=${this.id}`, {
+      method: 'POST', body: this.body, headers: {'content-type': 'application/json', 'x-fc-invocation-type': 'Async'},
+    });
+    if (answer.status === 202 || answer.status === 200 || answer.status === 0)
+      return true;
+    this.refusal = (answer.json && answer.json.error) || {code: `http_${answer.status}`, detail: answer.text.slice(0, 300)};
+    return false;
+  }
+
+  async follow() {
+    let missing = 0;
+    for (let tries = 0; !this.ended; tries++) {
+      const answer = await ask(taskPath(this.id));
+      if (answer.status === 200) {
+        tries = missing = 0;
+        this.take(answer.json);
+        if (!this.ended && !await this.watch())
+          await pause(1000);
+      } else if (answer.status === 404) {
+        await this.isMissing(++missing);
+      } else if (answer.status === 401 || answer.status === 403) {
+        this.fail((answer.json && answer.json.error) || {code: 'no_key', detail: ''});
+      } else {
+        this.away = true;
+        this.onchange(this);
+        await pause(AGAIN_MS[Math.min(tries, AGAIN_MS.length - 1)]);
+      }
+    }
+  }
+
+  // Refused before there was a record; or cut before it was sent: sent again it is the same task.
+  async isMissing(times) {
+    if (this.refusal)
+      this.fail(this.refusal);
+    else if (times > (this.body ? NOT_YET_MAX : 3))
+      this.fail({code: 'lost', detail: ''});
+    else if (!this.body || times % 5 !== 1 || await this.post())
+      await pause(1000);
+  }
+
+  // Events until they end; false: not to be had, or too many are open.
+  watch() {
+    if (streams >= STREAMS_MAX || typeof EventSource === 'undefined')
+      return false;
+    streams++;
+    return new Promise(resolve => {
+      const source = new EventSource(address(`${taskPath(this.id)}/events`));
+      let heard = false;
+      const close = () => {
+        streams--;
+        source.close();
+        resolve(heard);
+      };
+      source.addEventListener('progress', event => {
+        heard = true;
+        this.hearNodes(JSON.parse(event.data));
+      });
+      source.addEventListener('result', close);
+      source.addEventListener('error', close); // told, or the connection is cut: the record decides
+    });
+  }
+
+  // --- what is known -------------------------------------------------------------------------
+
+  take(record) {
+    this.record = record;
+    this.away = false;
+    if (!this.own)
+      this.started = Date.now() - Math.max(0, record.updated - (record.started || record.created));
+    this.title = this.title || (record.metadata && record.metadata.title) || '';
+    this.position = typeof record.queue_position === 'number' ? record.queue_position : null;
+    if (record.nodes && !ENDED.includes(record.status))
+      this.hearNodes(record.nodes);
+    this.status = record.status;
+    if (this.ended) {
+      this.error = record.error;
+      this.end();
+    }
+    this.onchange(this);
+  }
+
+  fail(error) {
+    this.status = error.code === 'cancelled' ? 'cancelled' : 'failed';
+    this.error = error;
+    this.end();
+    this.onchange(this);
+  }
+
+  end() {
+    this.body = null;
+    this.dropPreview();
+  }
+
+  async cancel() {
+    this.cancelling = true;
+    this.onchange(this);
+    const answer = await ask(taskPath(this.id), {method: 'DELETE'});
+    if (answer.status !== 200 && answer.status !== 202) {
+      this.cancelling = false;
+      this.onchange(this);
+    }
+  }
+
+  // A task that somebody has run, from the list of them.
+  static ofRecord(record, onchange) {
+    const run = new Run({id: record.id, title: (record.metadata && record.metadata.title) || '', prompt: null, graph: null, onchange: () => {}});
+    run.take(record);
+    run.onchange = onchange;
+    return run;
+  }
+}
