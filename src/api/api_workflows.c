@@ -22,7 +22,7 @@
 enum {
     WORKFLOWS_MAX = 1000,
     WORKFLOWS_NAME_MAX = 200, /* bytes, without the ending */
-    WORKFLOWS_BYTES_MAX = 8 * 1024 * 1024,
+    WORKFLOWS_BYTES_MAX = 4 * 1024 * 1024,
     WORKFLOWS_WAITING_MAX = 32, /* requests */
     WORKFLOWS_PATIENCE_MS = 1000,
 };

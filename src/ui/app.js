@@ -105,8 +105,8 @@ async function openFirstWorkflow() {
 
 function exportSchema() {
   const {title, prompt} = workflow;
-  const document_ = `{"title": ${JSON.stringify(title)}, "params": ${JSON.stringify(paramsOfFields(panel.fields), null, 2)}, "prompt": ${prompt.with(panel.edits())}}`;
-  const link = h('a', {href: URL.createObjectURL(new Blob([document_], {type: 'application/json'})), download: `${title || 'workflow'}.json`});
+  const text = `{"title": ${JSON.stringify(title)}, "params": ${JSON.stringify(paramsOfFields(panel.fields), null, 2)}, "prompt": ${prompt.with(panel.edits())}}`;
+  const link = h('a', {href: URL.createObjectURL(new Blob([text], {type: 'application/json'})), download: `${title || 'workflow'}.json`});
   link.click();
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
@@ -135,15 +135,14 @@ async function runAll(count) {
     return new Run({title: workflow.title, prompt, graph: new Graph(prompt, info), onchange: changed});
   });
   gallery.prepend(runs);
-  for (const run of runs) {
-    watch(run);
-    run.begin();
-  }
+  runs.forEach(watch);
   remember('mine', [...runs.map(run => run.id), ...recall('mine', [])].slice(0, MINE_MAX));
   byId('news').textContent = t('runStarted');
   byId('results').scrollTop = 0;
   if (matchMedia('(max-width: 800px)').matches)
     byId('results').scrollIntoView({block: 'start'});
+  for (const run of runs)
+    await new Promise(sent => run.begin(sent));
 }
 
 function watch(run) {

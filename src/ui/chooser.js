@@ -49,7 +49,7 @@ function promptOfPicture(bytes) {
   return null;
 }
 
-export function sentenceOf(fault) {
+function sentenceOf(fault) {
   return fault instanceof NotAWorkflow ? t(fault.code, fault.about) : t('loadFailed', {why: fault.message});
 }
 

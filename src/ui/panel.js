@@ -280,7 +280,8 @@ export class Panel {
 
   // --- faults at their fields ------------------------------------------------------------------
 
-  // marks: [{id, key, text}]; the first that has a field is brought into view.
+  // marks: [{id, key, text}]; the first that has a field is brought into view, unless somebody is
+  // typing or looks at something else.
   mark(marks) {
     let first = null;
     for (const {id, key, text} of marks) {
@@ -296,7 +297,8 @@ export class Panel {
           at.open = true;
       first = first || control;
     }
-    if (first)
+    const isBusy = ['INPUT', 'TEXTAREA', 'SELECT'].includes(document.activeElement.tagName) || document.querySelector('dialog[open]');
+    if (first && !isBusy)
       this.bring(first);
   }
 

@@ -84,12 +84,15 @@ export class Run {
 
   // --- towards the end -----------------------------------------------------------------------
 
-  async begin() {
+  // onsent: it is on its way, or has to find another; whoever begins several waits for that, so that
+  // they are queued in their order.
+  async begin(onsent) {
     const envelope = `{"prompt": ${this.prompt.text}, "metadata": ${JSON.stringify({title: this.title, seeds: this.seeds})}}`;
     this.body = envelope;
     this.own = true;
-    if (await this.overSocket() === 'refused')
+    if (await this.overSocket(onsent) === 'refused')
       await this.post();
+    onsent();
     await this.follow();
   }
 
@@ -98,7 +101,7 @@ export class Run {
   }
 
   // 'told' (result or error), 'cut', or 'refused' (there are no WebSockets here).
-  overSocket() {
+  overSocket(onsent) {
     return new Promise(resolve => {
       const ws = socket(`api/run/ws?task-id=${this.id}&results=none&previews=1`);
       let outcome = 'refused';
@@ -107,6 +110,7 @@ export class Run {
       ws.onopen = () => {
         ws.send(this.body);
         outcome = 'cut';
+        onsent();
       };
       ws.onmessage = message => {
         if (this.hear(message.data))

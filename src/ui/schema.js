@@ -32,7 +32,7 @@ function readField(param, id) {
   };
 }
 
-export function fieldsOfParams(params, id) {
+function fieldsOfParams(params, id) {
   return params.map(param => readField(param, id)).filter(Boolean);
 }
 

@@ -156,6 +156,34 @@ static void percent_encoding_keeps_the_unreserved(void **state)
     buf_done(&out);
 }
 
+static void parts_of_paths_are_decoded(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text;
+        enum err_code code;
+        const char *value;
+    } table[] = {
+        {"", ERR_OK, ""},
+        {"a+b", ERR_OK, "a+b"},
+        {"a%20%2f", ERR_OK, "a /"},
+        {"%2", ERR_INVALID, NULL},
+        {"%zz", ERR_INVALID, NULL},
+        {"a%00", ERR_INVALID, NULL},
+        {"%41%", ERR_INVALID, ""},
+        {"12345678", ERR_OK, "12345678"},
+        {"123456789", ERR_TOO_LARGE, NULL},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        struct buf out;
+        buf_init(&out, 8);
+        assert_int_equal(http_percent_decode(slice_of(table[i].text), &out), table[i].code);
+        if (table[i].code == ERR_OK)
+            assert_true(slice_is(buf_slice(&out), table[i].value));
+        buf_done(&out);
+    }
+}
+
 static void tables_have_answers_for_the_unknown(void **state)
 {
     (void)state;
@@ -176,6 +204,7 @@ int main(void)
         cmocka_unit_test(targets_are_split),
         cmocka_unit_test(query_values_are_decoded),
         cmocka_unit_test(percent_encoding_keeps_the_unreserved),
+        cmocka_unit_test(parts_of_paths_are_decoded),
         cmocka_unit_test(tables_have_answers_for_the_unknown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,0 +1,239 @@
+// Running: several at once, cancel, faults at their fields, cut connections, what is left of it all.
+
+import assert from 'node:assert/strict';
+import {execFile} from 'node:child_process';
+import fs from 'node:fs';
+import os from 'node:os';
+import path from 'node:path';
+import {after, before, test} from 'node:test';
+import {promisify} from 'node:util';
+import {World, card, documentFile, ended, openPrompt, openWorkflow, run, until} from './world.mjs';
+
+let world;
+before(async () => {
+  world = await World.start();
+});
+after(() => world.close());
+
+const steps = (n, ms) => ({
+  1: {class_type: 'TestSteps', inputs: {n, ms, seed: -1}, _meta: {title: 'Counting'}},
+  2: {class_type: 'TestText', inputs: {text: 'end'}},
+});
+const percent = async where => Number(await where.getByRole('progressbar').getAttribute('aria-valuenow'));
+
+test('four at once: progress moves, each has its own seed, which can be used again', async () => {
+  const page = await world.page();
+  await page.getByText('Picture from text').waitFor();
+  for (let n = 0; n < 3; n++)
+    await page.getByRole('button', {name: 'More', exact: true}).click();
+  assert.equal(await page.locator('#run').textContent(), 'Run 4');
+  await world.hold('early', {at: 'progress', class: 'KSampler', value: 5});
+  await world.hold('late', {at: 'progress', class: 'KSampler', value: 15});
+  await run(page);
+  assert.equal(await page.locator('.card-live').count(), 4);
+  await page.getByText('Waiting · 2 before this one').waitFor();
+  const first = card(page, 'live');
+  await first.getByText(/Painting · step \d of 20/).waitFor();
+  await first.getByRole('img', {name: 'How it looks so far'}).waitFor();
+  const [early, overallEarly] = [await percent(first), await percent(page.locator('.overall'))];
+  await world.release('early');
+  await first.getByText(/Painting · step 1\d of 20/).waitFor();
+  await until('the bar to move', async () => await percent(first) > early + 20 && await percent(page.locator('.overall')) > overallEarly);
+  assert.deepEqual(await page.getByRole('progressbar').evaluateAll(bars => bars.slice(-3).map(bar => bar.ariaValueNow)), ['0', '0', '0']);
+  await world.release('late');
+  await ended(page, 4);
+  assert.equal(await page.locator('.overall').isVisible(), false);
+  const seeds = await page.locator('.card-succeeded .seed').allTextContents();
+  assert.equal(new Set(seeds).size, 4);
+  await page.locator('.card-succeeded .seed').first().click();
+  assert.equal(await page.getByLabel('Seed', {exact: true}).inputValue(), seeds[0]);
+
+  // Given, it counts up.
+  await page.getByLabel('Seed', {exact: true}).fill('18446744073709551615');
+  await page.getByRole('button', {name: 'Fewer'}).click();
+  await page.getByRole('button', {name: 'Fewer'}).click();
+  await run(page);
+  await ended(page, 2);
+  assert.deepEqual((await page.locator('.card-succeeded .seed').allTextContents()).slice(0, 2), ['18446744073709551615', '0']);
+  assert.deepEqual(page.problems, []);
+  await page.context().close();
+});
+
+test('cancel', async () => {
+  const page = await world.page();
+  await openPrompt(page, steps(2000, 20));
+  await run(page);
+  await page.getByText(/Counting · step/).waitFor();
+  await page.getByRole('button', {name: 'Cancel'}).click();
+  await card(page, 'cancelled').waitFor();
+  assert.equal(await card(page, 'cancelled').getByText('Cancelled').isVisible(), true);
+  await until('ComfyUI to stop', async () => (await world.standin('/standin/state')).queue.running.length === 0);
+  await page.context().close();
+});
+
+test('what ComfyUI refuses is told at its field', async () => {
+  const page = await world.page();
+  const prompt = {
+    1: {class_type: 'EmptyImage', inputs: {width: 64, height: 64, batch_size: 1, color: 1}, _meta: {title: 'Paper'}},
+    2: {class_type: 'SaveImage', inputs: {images: ['1', 0], filename_prefix: 'x'}},
+  };
+  await openPrompt(page, prompt);
+  await page.getByLabel('Width').fill('0');
+  await run(page);
+  await card(page, 'failed').waitFor();
+  assert.equal(await card(page, 'failed').locator('.mark').textContent(), 'Paper · Width: Value 0 smaller than min of 1');
+  const width = page.locator('[data-field="1.width"]');
+  assert.equal(await width.locator('.field-note').textContent(), 'Value 0 smaller than min of 1');
+  assert.equal(await page.getByLabel('Width').getAttribute('aria-invalid'), 'true');
+  assert.equal(await page.locator('[aria-invalid=true]').count(), 1);
+  assert.equal(await page.evaluate(() => document.activeElement.closest('[data-field]').dataset.field), '1.width');
+  await page.getByLabel('Width').fill('32');
+  assert.equal(await width.locator('.field-note').isVisible(), false);
+  await run(page);
+  await ended(page);
+  await page.context().close();
+});
+
+test('a node that raises is named', async () => {
+  const page = await world.page();
+  await openPrompt(page, {1: {class_type: 'TestRaise', inputs: {message: 'no paint left', kind: 'RuntimeError'}, _meta: {title: 'Brush'}}});
+  await run(page);
+  await card(page, 'failed').waitFor();
+  assert.match(await card(page, 'failed').locator('.what').textContent(), /“Brush”.*no paint left/);
+  await card(page, 'failed').getByText('Details').click();
+  assert.equal(await card(page, 'failed').getByText('nodes_trouble.py').isVisible(), true);
+  await page.reload();
+  await card(page, 'failed').getByText(/“Brush”/).waitFor();
+  await page.context().close();
+});
+
+test('a cut connection: the run goes on, is found again, and never is a success before it is one', async () => {
+  const page = await world.page();
+  const before = (await world.standin('/standin/state')).prompts.length;
+  await world.hold('middle', {at: 'progress', class: 'KSampler', value: 10});
+  await world.hold('last', {at: 'node', class: 'VAEDecode'});
+  await page.getByLabel('What should be seen').fill('a thread that is cut');
+  await run(page);
+  await card(page, 'live').getByText(/Painting · step/).waitFor();
+  const endedBefore = await page.locator('.card-succeeded').count();
+  world.wire.cut();
+  await world.release('middle');
+  await card(page, 'live').getByText('Developing', {exact: true}).waitFor();
+  world.wire.close();
+  await page.getByText('Connection lost, trying again. The run goes on.').waitFor();
+  assert.equal(await page.locator('.card-succeeded').count(), endedBefore);
+  await world.release('last');
+  await until('the task to end', async () => (await world.ask('/api/tasks?limit=1')).json().tasks[0].status === 'succeeded');
+  assert.equal(await page.locator('.card-live').count(), 1);
+  world.wire.open();
+  await ended(page);
+  await until('its picture', () => card(page, 'succeeded').locator('img').evaluate(image => image.naturalWidth === 512));
+  assert.equal((await world.standin('/standin/state')).prompts.length, before + 1);
+  await page.context().close();
+});
+
+test('a run that fails while nobody listens has failed', async () => {
+  const page = await world.page();
+  const raised = async () => (await world.standin('/standin/state')).fired.filter(rule => rule.do === 'hold' && rule.at === 'node').length;
+  const before = await raised();
+  await world.hold('raise', {at: 'node', class: 'TestRaise'});
+  await openPrompt(page, {1: {class_type: 'TestRaise', inputs: {message: 'unheard', kind: 'RuntimeError'}}});
+  await run(page);
+  await until('the node to run', async () => await raised() > before);
+  world.wire.close();
+  await world.release('raise');
+  await until('the task to end', async () => (await world.ask('/api/tasks?limit=1')).json().tasks[0].status === 'failed');
+  world.wire.open();
+  await card(page, 'failed').waitFor();
+  assert.equal(await page.locator('.card-succeeded').filter({hasText: 'unheard'}).count(), 0);
+  await page.context().close();
+});
+
+test('after a reload: what runs is watched again, what has ended is there', async () => {
+  const page = await world.page();
+  await world.hold('lasting', {at: 'progress', class: 'TestSteps', value: 10});
+  await openPrompt(page, steps(30, 20), 'lasting');
+  await run(page);
+  await page.getByText(/Counting · step/).waitFor();
+  await page.reload();
+  await card(page, 'live').getByText(/Counting · step/).waitFor();
+  await world.release('lasting');
+  const mine = page.locator('.card-succeeded').filter({hasText: 'lasting'});
+  await mine.waitFor();
+  assert.equal(await mine.locator('pre.text').last().textContent(), 'end');
+  await page.reload();
+  await mine.waitFor();
+  assert.equal(await mine.locator('pre.text').last().textContent(), 'end');
+  assert.equal(await page.locator('.card').count(), (await world.ask('/api/tasks?limit=24')).json().tasks.length);
+  await mine.getByRole('button', {name: 'Use these settings'}).click();
+  await page.getByText('Settings taken over.').waitFor();
+  await page.context().close();
+});
+
+test('films, sounds, texts and files are shown as what they are', async () => {
+  const page = await world.page();
+  await openPrompt(page, {
+    1: {class_type: 'TestVideo', inputs: {bytes: 4096}},
+    2: {class_type: 'TestAudio', inputs: {seconds: 1}},
+    3: {class_type: 'TestText', inputs: {text: 'words'}},
+    4: {class_type: 'TestEcho', inputs: {value: 'x'}},
+  }, 'kinds');
+  await run(page);
+  const made = page.locator('.card-succeeded').filter({hasText: 'words'});
+  await made.waitFor();
+  assert.equal(await made.locator('audio').count(), 1);
+  assert.equal(await made.locator('pre.text').last().textContent(), 'words');
+  assert.ok(await made.locator('a.tile-file').count() >= 1);
+  await page.context().close();
+});
+
+test('viewer and comparison, by keys', async () => {
+  const page = await world.page();
+  await page.locator('.card-succeeded .tile img').first().waitFor();
+  await page.locator('.card-succeeded button.tile').first().press('Enter');
+  const name = page.locator('.viewer-name');
+  const first = await name.textContent();
+  await page.keyboard.press('ArrowRight');
+  assert.notEqual(await name.textContent(), first);
+  await page.keyboard.press('ArrowLeft');
+  assert.equal(await name.textContent(), first);
+  await page.keyboard.press('Escape');
+  await page.getByRole('button', {name: 'Compare'}).nth(0).click();
+  await page.getByRole('button', {name: 'Compare'}).nth(1).click();
+  const slider = page.getByRole('slider', {name: 'How much of the first'});
+  await slider.fill('20');
+  assert.equal(await page.locator('.compare-top').evaluate(image => image.style.clipPath), 'inset(0px 80% 0px 0px)');
+  await page.context().close();
+});
+
+test('the call for developers does what it says', async () => {
+  await world.putPicture('given_a.png');
+  const page = await world.page();
+  await openWorkflow(page, documentFile('older.json'), 'Fünf Arten');
+  await page.getByLabel('Beschreibung').fill('it\'s "quoted" $HOME `x` \\ 中');
+  const before = (await world.standin('/standin/state')).prompts.length;
+  await page.getByRole('button', {name: 'For developers'}).click();
+  const directory = fs.mkdtempSync(path.join(os.tmpdir(), 'comfy-agent-ui-code-'));
+  const code = async (tab, file) => {
+    await page.getByRole('button', {name: tab, exact: true}).click();
+    fs.writeFileSync(path.join(directory, file), await page.locator('.code code').textContent());
+  };
+  await code('curl', 'call.sh');
+  await code('JavaScript', 'call.mjs');
+  await code('Python', 'call.py');
+  const env = {...process.env, no_proxy: '127.0.0.1', http_proxy: ''};
+  for (const [program, file] of [['bash', 'call.sh'], [process.execPath, 'call.mjs'], ['/usr/bin/python3', 'call.py']]) {
+    await promisify(execFile)(program, [file], {cwd: directory, env});
+    assert.equal(fs.readFileSync(path.join(directory, 'result.png')).subarray(1, 4).toString(), 'PNG');
+    fs.rmSync(path.join(directory, 'result.png'));
+  }
+  const {prompts} = await world.standin('/standin/state');
+  for (let n = before; n < prompts.length; n++) {
+    const sent = await world.standin(`/standin/body/${n}`);
+    assert.equal(JSON.parse(sent).prompt['2'].inputs.text, 'it\'s "quoted" $HOME `x` \\ 中');
+    assert.match(sent, /"seed": 18446744073709551615,/);
+  }
+  assert.equal(prompts.length, before + 3);
+  fs.rmSync(directory, {recursive: true});
+  await page.context().close();
+});
