@@ -16,6 +16,8 @@
 
 #include <curl/curl.h>
 
+enum { HOP_IDLE_S = 20 /* beyond it a kept connection is likely to be dead */ };
+
 struct hops {
     uv_loop_t *loop;
     struct later *later;
@@ -213,8 +215,10 @@ static int hop_on_connected(void *ctx, char *primary, char *local, int primary_p
 {
     struct hop *h = ctx;
     (void)primary, (void)local, (void)primary_port, (void)local_port;
-    h->events->on_sent(h);
-    return CURL_PREREQFUNC_OK;
+    if (h->events->on_sent(h))
+        return CURL_PREREQFUNC_OK;
+    hop_fail(h, ERR_CANCELLED, "broken off");
+    return CURL_PREREQFUNC_ABORT;
 }
 
 static bool hop_on_status_line(struct hop *h, struct slice line)
@@ -381,8 +385,9 @@ static void hop_set_limits(struct hop *h)
     if (h->hops->ca_file != NULL)
         HOP_SET(h, CAINFO, h->hops->ca_file);
     HOP_SET(h, HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
-    HOP_SET(h, FRESH_CONNECT, 1L);
-    HOP_SET(h, FORBID_REUSE, 1L);
+    HOP_SET(h, FRESH_CONNECT, h->request.reuse ? 0L : 1L);
+    HOP_SET(h, FORBID_REUSE, h->request.reuse ? 0L : 1L);
+    HOP_SET(h, MAXAGE_CONN, (long)HOP_IDLE_S);
     HOP_SET(h, NOSIGNAL, 1L);
     HOP_SET(h, BUFFERSIZE, 64L * 1024);
     HOP_SET(h, OPENSOCKETFUNCTION, hop_on_open_socket);

@@ -4,7 +4,11 @@
  *
  * A socket is opened to one of the addresses given or not at all, whatever the URL says and
  * whatever libcurl remembers. Nothing is looked up, no proxy is used, certificates are verified,
- * connections are not used again, content codings are not asked for.
+ * content codings are not asked for.
+ *
+ * A connection is used again only by requests that say so, and only one that such a request has
+ * opened: to that host and port, to an address that was checked then. When it turns out to be
+ * closed before any byte of an answer, libcurl sends the request once more on a new one.
  */
 #ifndef HOP_H
 #define HOP_H
@@ -27,7 +31,7 @@ void hops_free(struct hops *hs, void (*closed)(void *ctx), void *ctx);
 /* All but on_end run inside libcurl: hop_start() and hop_free() must not be called there. False
  * breaks the exchange off: on_end follows with ERR_CANCELLED. */
 struct hop_events {
-    void (*on_sent)(struct hop *h);             /* connected; the request begins to leave */
+    bool (*on_sent)(struct hop *h);             /* connected; the request begins to leave */
     bool (*on_head)(struct hop *h, int status); /* of the final answer; ret_headers is filled */
     bool (*on_part)(struct hop *h, struct slice part);
     /* The last one, from `later`; err == NULL: the answer was whole. */
@@ -40,6 +44,7 @@ struct hop_request { /* all borrowed until hop_free() */
     const struct http_headers *headers; /* NULL: none. What frames the message is left out */
     const char *user_agent;             /* NULL: none */
     struct slice content;
+    bool reuse; /* of connections, see above */
     const struct address *addresses;
     unsigned address_count;
     struct http_headers *ret_headers;

@@ -190,12 +190,18 @@ static void https_on_timer(uv_timer_t *timer)
 
 /* --- one hop --------------------------------------------------------------------------------- */
 
-static void fetch_on_sent(struct hop *hop)
+static bool fetch_on_sent(struct hop *hop)
 {
     struct fetch *f = hop_owner(hop);
-    f->call->sent = true;
+    struct https_call *call = f->call;
+    if (f->err.code == ERR_OK && call->may_send != NULL && !call->may_send(call))
+        fetch_fail(f, err_set(&f->err, ERR_CANCELLED, "%.100s: not asked any more", f->url.host));
+    if (f->err.code != ERR_OK)
+        return false;
+    call->sent = true;
     f->state = FETCH_HEAD;
     fetch_start_phase(f);
+    return true;
 }
 
 static bool fetch_is_redirect(struct fetch *f, int status)
@@ -319,6 +325,7 @@ static void fetch_on_resolved(struct resolve_query *q, const struct err *err)
         .headers = f->headers,
         .user_agent = f->https->options.user_agent,
         .content = f->call->content,
+        .reuse = f->call->reuse,
         .addresses = q->addresses,
         .address_count = q->count,
         .ret_headers = &f->head,

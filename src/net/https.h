@@ -5,7 +5,8 @@
  * (url.h), its host resolved, every address checked (resolve.h), and the connection is made to a
  * checked address and to nothing else (hop.h). So neither a redirect nor a name that changes its
  * answer leads inside. A hop to another origin gets none of the caller's headers. Proxies named in
- * the environment are not used; no cookies, no credentials in URLs, no kept-alive connections.
+ * the environment are not used; no cookies, no credentials in URLs, no kept-alive connections but
+ * for calls that ask for them.
  *
  * Every call has an end: bounds on its parts (connect_ms for each hop: name, connection, TLS;
  * head_ms from there to the answer's head; then at least rate_min bytes a second, looked at every
@@ -58,6 +59,12 @@ struct https_call {
     uint64_t rate_min;
     size_t body_max;        /* of the answer, collected or in parts; beyond: ERR_TOO_LARGE */
     unsigned redirects_max; /* 0: a redirect is an answer like any other */
+    /* Go on a connection that such a call has left open, and leave it open. The request may then
+     * arrive twice: for those that bear it. */
+    bool reuse;
+    /* NULL, or asked when there is a connection, just before the request leaves on it, perhaps more
+     * than once; false: nothing leaves, the call ends with ERR_CANCELLED. It asks nothing of us. */
+    bool (*may_send)(struct https_call *call);
 
     /* answer. on_head and on_part may be NULL; https_cancel() may be called in them. */
     void (*on_head)(struct https_call *call); /* the last hop's; status and headers are there */

@@ -14,10 +14,11 @@ static struct exchange {
     struct address address;
 } ex;
 
-static void on_sent(struct hop *h)
+static bool on_sent(struct hop *h)
 {
     assert_ptr_equal(hop_owner(h), &ex);
     ex.sent = true;
+    return true;
 }
 
 static bool on_head(struct hop *h, int status)
