@@ -8,6 +8,8 @@
 #include <errno.h>
 #include <sys/random.h>
 
+#include <nettle/hmac.h>
+#include <nettle/md5.h>
 #include <nettle/memops.h>
 #include <nettle/sha1.h>
 #include <nettle/sha2.h>
@@ -161,6 +163,16 @@ size_t base64_finish(struct base64_encoder *e, char *out)
     return 4;
 }
 
+size_t base64_encode(struct slice in, char *out)
+{
+    struct base64_encoder e;
+    base64_init(&e);
+    size_t len = base64_feed(&e, in, out);
+    len += base64_finish(&e, out + len);
+    out[len] = '\0';
+    return len;
+}
+
 static int letter_value(unsigned char c)
 {
     if (c >= 'A' && c <= 'Z')
@@ -243,6 +255,30 @@ void sha1_raw(struct slice in, unsigned char ret[SHA1_RAW])
     sha1_init(&ctx);
     sha1_update(&ctx, in.len, (const uint8_t *)in.ptr);
     sha1_digest(&ctx, SHA1_RAW, ret);
+}
+
+void md5_raw(struct slice in, unsigned char ret[MD5_RAW])
+{
+    struct md5_ctx ctx;
+    md5_init(&ctx);
+    md5_update(&ctx, in.len, (const uint8_t *)in.ptr);
+    md5_digest(&ctx, MD5_RAW, ret);
+}
+
+void hmac_sha1(struct slice key, struct slice in, unsigned char ret[SHA1_RAW])
+{
+    struct hmac_sha1_ctx ctx;
+    hmac_sha1_set_key(&ctx, key.len, (const uint8_t *)key.ptr);
+    hmac_sha1_update(&ctx, in.len, (const uint8_t *)in.ptr);
+    hmac_sha1_digest(&ctx, SHA1_RAW, ret);
+}
+
+void hmac_sha256(struct slice key, struct slice in, unsigned char ret[SHA256_RAW])
+{
+    struct hmac_sha256_ctx ctx;
+    hmac_sha256_set_key(&ctx, key.len, (const uint8_t *)key.ptr);
+    hmac_sha256_update(&ctx, in.len, (const uint8_t *)in.ptr);
+    hmac_sha256_digest(&ctx, SHA256_RAW, ret);
 }
 
 static void random_from_kernel(unsigned char *at, size_t len)

@@ -4,7 +4,7 @@
 
 #include "buf.h"
 
-enum { UUID_TEXT = 36, SHA256_TEXT = 64, SHA1_RAW = 20 };
+enum { UUID_TEXT = 36, SHA256_TEXT = 64, SHA256_RAW = 32, SHA1_RAW = 20, MD5_RAW = 16 };
 
 /* Standard padded base64 of a stream: feed parts, then finish. Output space for n bytes in:
  * BASE64_ROOM(n). */
@@ -16,6 +16,8 @@ struct base64_encoder {
 void base64_init(struct base64_encoder *e);
 size_t base64_feed(struct base64_encoder *e, struct slice in, char *out); /* bytes written */
 size_t base64_finish(struct base64_encoder *e, char *out);
+/* All of it at once, and a NUL: BASE64_ROOM(in.len) bytes. Returns the length. */
+size_t base64_encode(struct slice in, char *out);
 
 /* Strict: the standard alphabet and nothing else, padding at the end or none at all. Appended to
  * out. ERR_INVALID; ERR_TOO_LARGE past out's cap. Pure, and fit for a worker thread. */
@@ -31,6 +33,10 @@ void sha256_hex(struct slice in, char ret[SHA256_TEXT + 1]);
 /* Do two texts of one length agree? Takes as long wherever they differ. */
 bool bytes_equal_secretly(const void *a, const void *b, size_t len);
 void sha1_raw(struct slice in, unsigned char ret[SHA1_RAW]);
+/* For protocols that ask for them; no secret is safe with the first. */
+void md5_raw(struct slice in, unsigned char ret[MD5_RAW]);
+void hmac_sha1(struct slice key, struct slice in, unsigned char ret[SHA1_RAW]);
+void hmac_sha256(struct slice key, struct slice in, unsigned char ret[SHA256_RAW]);
 
 /* From getrandom(2); cannot fail once the system is up, and aborts if it does. */
 void random_bytes(void *ret, size_t len);

@@ -127,6 +127,23 @@ static void random_bytes_differ_whatever_their_number(void **state)
     }
 }
 
+static void keyed_digests_are_the_published_ones(void **state)
+{
+    (void)state;
+    unsigned char raw[SHA256_RAW];
+    char text[BASE64_ROOM(SHA256_RAW)];
+    md5_raw(SLICE("abc"), raw); /* RFC 1321 */
+    assert_int_equal(base64_encode((struct slice){(char *)raw, MD5_RAW}, text), 24);
+    assert_string_equal(text, "kAFQmDzST7DWlj99KOF/cg==");
+    hmac_sha1(SLICE("Jefe"), SLICE("what do ya want for nothing?"), raw); /* RFC 2202 */
+    (void)base64_encode((struct slice){(char *)raw, SHA1_RAW}, text);
+    assert_string_equal(text, "7/zfauXrL6LSdBbV8YTfnCWafHk=");
+    /* RFC 4231 */
+    hmac_sha256(SLICE("Jefe"), SLICE("what do ya want for nothing?"), raw);
+    (void)base64_encode((struct slice){(char *)raw, SHA256_RAW}, text);
+    assert_string_equal(text, "W9zBRr9gdU5qBCQmCJV1x1oAPwidJzmDnexYuWTsOEM=");
+}
+
 static void uuids_are_canonical_and_differ(void **state)
 {
     (void)state;
@@ -149,6 +166,7 @@ int main(void)
         cmocka_unit_test(decoding_is_strict),
         cmocka_unit_test(digests_are_the_published_ones),
         cmocka_unit_test(random_bytes_differ_whatever_their_number),
+        cmocka_unit_test(keyed_digests_are_the_published_ones),
         cmocka_unit_test(uuids_are_canonical_and_differ),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
