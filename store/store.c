@@ -19,12 +19,13 @@ static const struct store_ops *const store_backends[] = {
 #ifdef STORE_REDIS
     &store_redis_ops,
 #endif
+    &store_ots_ops,
 };
 static const char *const store_scheme_list = "file mem"
 #ifdef STORE_REDIS
                                              " redis"
 #endif
-    ;
+                                             " ots";
 
 /* --- health ---------------------------------------------------------------------------------- */
 
@@ -327,6 +328,12 @@ void store_thaw(struct store *s, uint64_t gap_ms)
         s->close_at += gap_ms;
     if (!s->gave_up)
         store_wake(s);
+}
+
+void store_credentials(struct store *s, const struct store_credentials *credentials)
+{
+    if (s->ops->credentials != NULL && !s->gave_up)
+        s->ops->credentials(s->backend, credentials);
 }
 
 /* --- questions ------------------------------------------------------------------------------- */

@@ -126,6 +126,13 @@ void store_touch(struct store_live *live);
  * next), no further one starts. */
 void store_live_end(struct store_live *live, void (*done)(struct store_live *live));
 
+/* Keys of a cloud's that come from outside and are replaced from time to time, for the backend that
+ * signs with them; for the others nothing happens. Copied. What lacks id or secret is ignored. */
+struct store_credentials {
+    struct slice id, secret, token;
+};
+void store_credentials(struct store *s, const struct store_credentials *credentials);
+
 /* Is the backend believed to work? Last operation's result, and for people why not. */
 bool store_healthy(const struct store *s, struct err *ret_why);
 struct store_stats {
@@ -166,6 +173,8 @@ struct store_ops { /* one const instance per backend */
      * caller is answered at its deadline without it. Results are ERR_CANCELLED when it comes;
      * deadline_ms and started_ms are set. */
     void (*run)(struct store_backend *b, struct store_op *op);
+    /* NULL: it signs nothing. */
+    void (*credentials)(struct store_backend *b, const struct store_credentials *credentials);
     /* The core waits no longer: every op has been done or was given up, a list perhaps just now.
      * Ops that are not done when `closed` comes, from the loop, never will be (a thread may be
      * stuck with them), and their memory is left alone for ever. */
@@ -178,7 +187,7 @@ bool store_cursor_read(const char *cursor, uint64_t *ret_stamp, const char **ret
  * wrong with it unless its code is OK. False: the op ends here. */
 bool store_op_goes_on(struct store_op *op, unsigned i, const struct err *err);
 
-extern const struct store_ops store_file_ops, store_mem_ops;
+extern const struct store_ops store_file_ops, store_mem_ops, store_ots_ops;
 extern const struct store_ops store_redis_ops; /* where the build has it: STORE_REDIS */
 
 #endif

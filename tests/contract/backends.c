@@ -133,11 +133,84 @@ static void redis_stop(void)
 }
 #endif
 
+/* One server for the whole program, a new table for each store. */
+static struct server ots, ots_proxy;
+
+static void ots_end(void)
+{
+    server_done(&ots_proxy);
+    server_done(&ots);
+}
+
+static bool ots_start_with(char url[BACKEND_URL_MAX], const char *const proxy_options[],
+                           void (*run)(struct server *s), const char *more)
+{
+    static unsigned tables;
+    unsigned port;
+    if (ots.pid == 0) {
+        (void)signal(SIGPIPE, SIG_IGN); /* as the program does */
+        run(&ots);
+        if (proxy_options != NULL)
+            server_proxy(&ots_proxy, ots.port, proxy_options);
+        (void)atexit(ots_end);
+    }
+    port = proxy_options != NULL ? ots_proxy.port : ots.port;
+    return snprintf(url, BACKEND_URL_MAX,
+                    "ots://" SERVER_OTS_ID ":Example%%2FSecret%%2BKey@127.0.0.1:%u/"
+                    "t%u?instance=inst&create=1%s",
+                    port, ++tables, more) > 0;
+}
+
+static bool ots_start(char url[BACKEND_URL_MAX])
+{
+    return ots_start_with(url, NULL, server_ots, "&scheme=http");
+}
+
+static bool ots_v4_start(char url[BACKEND_URL_MAX])
+{
+    return ots_start_with(url, NULL, server_ots_v4,
+                          "&scheme=http&sign=v4&region=here&connections=2");
+}
+
+static bool ots_tls_start(char url[BACKEND_URL_MAX])
+{
+    char url_to[BACKEND_URL_MAX];
+    return ots_start_with(url_to, NULL, server_ots_tls, "") &&
+           snprintf(url, BACKEND_URL_MAX, "%s&ca=%s/pem", url_to, ots.dir) > 0;
+}
+
+static bool ots_flaky_start(char url[BACKEND_URL_MAX])
+{
+    return ots_start_with(url, NULL, server_ots_flaky, "&scheme=http");
+}
+
+static bool ots_slow_start(char url[BACKEND_URL_MAX])
+{
+    static const char *const options[] = {"--delay-ms", "2", NULL};
+    return ots_start_with(url, options, server_ots, "&scheme=http");
+}
+
+static bool ots_cut_start(char url[BACKEND_URL_MAX])
+{
+    static const char *const options[] = {"--cut-every", "8", "40", NULL};
+    return ots_start_with(url, options, server_ots, "&scheme=http");
+}
+
+static void ots_stop(void)
+{
+}
+
 static const struct backend_row rows[] = {
     {"file", true, file_start, file_stop, file_leftovers, NULL, NULL},
     {"file4", true, file4_start, file_stop, file_leftovers, NULL, NULL},
     {"mem", false, mem_start, mem_stop, NULL, NULL, NULL},
     {"slow_mem", false, slow_mem_start, mem_stop, NULL, NULL, NULL},
+    {"ots", true, ots_start, ots_stop, NULL, &ots, server_ots},
+    {"ots_v4", true, ots_v4_start, ots_stop, NULL, &ots, server_ots_v4},
+    {"ots_tls", true, ots_tls_start, ots_stop, NULL, &ots, server_ots_tls},
+    {"ots_flaky", true, ots_flaky_start, ots_stop, NULL, &ots, server_ots_flaky},
+    {"ots_slow", true, ots_slow_start, ots_stop, NULL, &ots, server_ots},
+    {"ots_cut", true, ots_cut_start, ots_stop, NULL, &ots, server_ots},
 #ifdef STORE_REDIS
     {"redis", true, redis_start, redis_stop, NULL, &redis, server_redis},
     {"redis_slow", true, redis_slow_start, redis_stop, NULL, &redis, server_redis},

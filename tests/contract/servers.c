@@ -145,6 +145,99 @@ void server_redis(struct server *s)
     server_run(s, argv);
 }
 
+static void ots_prepare(struct server *s)
+{
+    if (s->port == 0)
+        s->port = server_free_port();
+    if (s->dir[0] == '\0')
+        backend_make_dir(s->dir);
+}
+
+static void ots_run(struct server *s, const char *option, const char *value)
+{
+    char port[8], data[BACKEND_URL_MAX + 8];
+    ots_prepare(s);
+    (void)snprintf(port, sizeof(port), "%u", s->port);
+    (void)snprintf(data, sizeof(data), "%s/rows", s->dir);
+    /* Pages of 7 rows: every list takes several. */
+    const char *const argv[] = {"/usr/bin/python3",
+                                TABLESTORE,
+                                "--port",
+                                port,
+                                "--data",
+                                data,
+                                "--id",
+                                SERVER_OTS_ID,
+                                "--secret",
+                                SERVER_OTS_SECRET,
+                                "--instance",
+                                "inst",
+                                "--page",
+                                "7",
+                                option,
+                                value,
+                                NULL};
+    server_run(s, argv);
+}
+
+void server_ots(struct server *s)
+{
+    ots_run(s, NULL, NULL);
+}
+
+void server_ots_v4(struct server *s)
+{
+    ots_run(s, "--region", "here");
+}
+
+void server_ots_flaky(struct server *s)
+{
+    ots_run(s, "--flaky", "13");
+}
+
+static void make_certificate(const char *pem)
+{
+    int status;
+    const char *const argv[] = {"openssl",
+                                "req",
+                                "-x509",
+                                "-newkey",
+                                "ec",
+                                "-pkeyopt",
+                                "ec_paramgen_curve:prime256v1",
+                                "-nodes",
+                                "-days",
+                                "2",
+                                "-subj",
+                                "/CN=test",
+                                "-addext",
+                                "subjectAltName=IP:127.0.0.1",
+                                "-out",
+                                pem,
+                                "-keyout",
+                                pem,
+                                NULL};
+    pid_t pid = fork();
+    ASSERT(pid >= 0);
+    if (pid == 0) {
+        int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+        (void)dup2(null, 2);
+        (void)execvp(argv[0], (char *const *)(uintptr_t)argv);
+        _exit(127);
+    }
+    ASSERT(waitpid(pid, &status, 0) == pid && status == 0);
+}
+
+void server_ots_tls(struct server *s)
+{
+    char pem[BACKEND_URL_MAX + 8];
+    ots_prepare(s);
+    (void)snprintf(pem, sizeof(pem), "%s/pem", s->dir);
+    if (access(pem, R_OK) != 0)
+        make_certificate(pem);
+    ots_run(s, "--pem", pem);
+}
+
 void server_proxy(struct server *s, unsigned to_port, const char *const options[])
 {
     char port[8], to[8];

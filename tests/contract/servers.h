@@ -27,6 +27,15 @@ void server_done(struct server *s);
 #define SERVER_REDIS_PASSWORD "pa:ss w@rd"
 void server_redis(struct server *s);
 
+/* tests/support/tablestore.py: keys SERVER_OTS_ID and SERVER_OTS_SECRET, instance "inst". */
+#define SERVER_OTS_ID     "LTAI5tExampleKeyId000001"
+#define SERVER_OTS_SECRET "Example/Secret+Key"
+void server_ots(struct server *s);
+void server_ots_flaky(struct server *s); /* each 13th request seems to fail */
+/* The same over TLS, with a certificate that is in the server's directory: "pem". */
+void server_ots_tls(struct server *s);
+void server_ots_v4(struct server *s); /* the same with signatures of version 4, region "here" */
+
 /* tests/support/fault_proxy.py in front of a port: NULL ends the options. */
 void server_proxy(struct server *s, unsigned to_port, const char *const options[]);
 

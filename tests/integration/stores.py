@@ -10,7 +10,7 @@ import subprocess
 import sys
 import urllib.parse
 
-from world import AGENT, ROOT, Process, free_port, until
+from world import AGENT, ROOT, Process, ask, free_port, until
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from fault_proxy import FaultProxy  # noqa: E402
@@ -102,7 +102,27 @@ class Redis(Database):
             return stream.read(length) if length >= 0 else None
 
 
-DATABASES = {"redis": Redis}
+class Tablestore(Database):
+    program = "python3"  # a stand-in of our own
+    key = "LTAI5tExampleKeyId000001"
+
+    def argv(self):
+        return [sys.executable, str(ROOT / "tests" / "support" / "tablestore.py"), "--port", str(self.port),
+                "--data", str(self.directory / "rows"), "--id", self.key, "--secret", self.secret, "--page", "10"]
+
+    # A secret of this service has no blanks.
+    secret = SECRET.replace(" ", "+")
+
+    def url_at(self, port):
+        return (f"ots://{self.key}:{urllib.parse.quote(self.secret, safe='')}@127.0.0.1:{port}/tasks"
+                "?instance=inst&scheme=http&create=1")
+
+    def get(self, key):
+        reply = ask(self.port, "POST", "/~row", f"tasks {key}")
+        return reply.body if reply.status == 200 else None
+
+
+DATABASES = {"redis": Redis, "ots": Tablestore}
 
 
 def built_in():
