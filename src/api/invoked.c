@@ -1,6 +1,7 @@
 #include "invoked.h"
 
 #include "log.h"
+#include "store.h"
 
 static bool invoked_header(void *ctx, const char *name, struct slice *ret)
 {
@@ -34,9 +35,21 @@ static void invoked_mark(const struct api *api, struct http_req *req, bool is_en
         log_marker(line);
 }
 
+/* Those of the function's role; each request has the newest. Elsewhere anybody could send them. */
+static void invoked_take_keys(const struct api *api, struct http_req *req)
+{
+    struct invocation inv;
+    if (!api->on_platform)
+        return;
+    invoked_read(req, &inv);
+    struct store_credentials keys = {inv.key_id, inv.key_secret, inv.security_token};
+    store_credentials(api->store, &keys);
+}
+
 void invoked_begin(const struct api *api, struct http_req *req)
 {
     invoked_mark(api, req, false);
+    invoked_take_keys(api, req);
 }
 
 /* The answer leaves after this: what is said later may be frozen in. */

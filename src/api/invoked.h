@@ -12,7 +12,8 @@ void invoked_read(struct http_req *req, struct invocation *ret);
  * the platform. */
 bool invoked_by_platform(struct http_req *req, bool on_platform);
 
-/* On the platform only, nothing happens elsewhere. */
+/* On the platform only, nothing happens elsewhere. The begin also hands the keys of the function's
+ * role to the store. */
 void invoked_begin(const struct api *api, struct http_req *req);
 void invoked_end(const struct api *api, struct http_req *req);
 

@@ -4,7 +4,13 @@
 
 #include <string.h>
 
-static const char *const ours[] = {"API_KEY", "STORE_URL"};
+static const char *const ours[] = {
+    "API_KEY",
+    "STORE_URL",
+    "TABLESTORE_ACCESS_KEY_ID",
+    "TABLESTORE_ACCESS_KEY_SECRET",
+    "TABLESTORE_SESSION_TOKEN",
+};
 static const char *const platforms[] = {
     "ALIBABA_CLOUD_ACCESS_KEY_ID",
     "ALIBABA_CLOUD_ACCESS_KEY_SECRET",

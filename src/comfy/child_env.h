@@ -8,8 +8,9 @@
 
 #include <stdbool.h>
 
-/* NULL-terminated, to be free()d; its strings are those of `from`. API_KEY and STORE_URL are never
- * in it; the keys of the function's role (ALIBABA_CLOUD_ACCESS_KEY_ID, _SECRET,
+/* NULL-terminated, to be free()d; its strings are those of `from`. API_KEY, STORE_URL and the
+ * store's own keys (TABLESTORE_ACCESS_KEY_ID, _SECRET, TABLESTORE_SESSION_TOKEN) are never in it;
+ * the keys of the function's role (ALIBABA_CLOUD_ACCESS_KEY_ID, _SECRET,
  * ALIBABA_CLOUD_SECURITY_TOKEN) only with pass_credentials. */
 char **child_env_new(char *const *from, bool pass_credentials);
 
