@@ -17,7 +17,7 @@ SHELL ["/bin/bash", "-o", "pipefail", "-c"]
 RUN apt-get update \
     && apt-get install -y --no-install-recommends \
         gcc libc6-dev make cmake ninja-build pkg-config \
-        libuv1-dev libwslay-dev node-llhttp nettle-dev libcurl4-openssl-dev libhiredis-dev \
+        libuv1-dev libwslay-dev node-llhttp nettle-dev libcurl4-openssl-dev libhiredis-dev libmariadb-dev \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /source
 COPY . .

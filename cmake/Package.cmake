@@ -15,6 +15,15 @@ install(RUNTIME_DEPENDENCY_SET libraries
         PRE_EXCLUDE_REGEXES "^(ld-linux.*|lib(c|m|dl|rt|pthread|resolv|util))\\.so"
         DIRECTORIES /lib/${CMAKE_LIBRARY_ARCHITECTURE} /usr/lib/${CMAKE_LIBRARY_ARCHITECTURE}
         LIBRARY DESTINATION lib)
+# What libmariadb loads by name: the ways in which accounts of MySQL 8 (and others) log in.
+if(TARGET PkgConfig::MARIADB)
+  pkg_get_variable(MARIADB_PLUGINS libmariadb plugindir)
+  if(NOT MARIADB_PLUGINS)
+    set(MARIADB_PLUGINS ${MARIADB_LIBDIR}/libmariadb3/plugin) # Debian's, untold
+  endif()
+  install(FILES ${MARIADB_PLUGINS}/caching_sha2_password.so ${MARIADB_PLUGINS}/sha256_password.so
+                ${MARIADB_PLUGINS}/client_ed25519.so DESTINATION lib)
+endif()
 # No links: nobody promises that whoever unpacks the ZIP makes them.
 install(CODE [[
   file(GLOB libraries "$ENV{DESTDIR}${CMAKE_INSTALL_PREFIX}/lib/*.so*")

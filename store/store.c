@@ -19,11 +19,17 @@ static const struct store_ops *const store_backends[] = {
 #ifdef STORE_REDIS
     &store_redis_ops,
 #endif
+#ifdef STORE_MYSQL
+    &store_mysql_ops,
+#endif
     &store_ots_ops,
 };
 static const char *const store_scheme_list = "file mem"
 #ifdef STORE_REDIS
                                              " redis"
+#endif
+#ifdef STORE_MYSQL
+                                             " mysql"
 #endif
                                              " ots";
 

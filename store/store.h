@@ -189,5 +189,6 @@ bool store_op_goes_on(struct store_op *op, unsigned i, const struct err *err);
 
 extern const struct store_ops store_file_ops, store_mem_ops, store_ots_ops;
 extern const struct store_ops store_redis_ops; /* where the build has it: STORE_REDIS */
+extern const struct store_ops store_mysql_ops; /* STORE_MYSQL */
 
 #endif
