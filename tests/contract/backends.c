@@ -133,6 +133,58 @@ static void redis_stop(void)
 }
 #endif
 
+#ifdef STORE_MYSQL
+/* One server for the whole program; each store has a new table. */
+static struct server mysql, mysql_proxy;
+
+static void mysql_end(void)
+{
+    server_done(&mysql_proxy);
+    server_done(&mysql);
+}
+
+static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_options[])
+{
+    static unsigned stores;
+    unsigned port;
+    if (!server_mysql_is_installed())
+        return false;
+    if (mysql.pid == 0) {
+        (void)signal(SIGPIPE, SIG_IGN); /* as the program does */
+        server_mysql(&mysql);
+        if (proxy_options != NULL)
+            server_proxy(&mysql_proxy, mysql.port, proxy_options);
+        (void)atexit(mysql_end);
+    }
+    port = proxy_options != NULL ? mysql_proxy.port : mysql.port;
+    return snprintf(url, BACKEND_URL_MAX,
+                    "mysql://comfy:pa:ss%%20w%%40rd@127.0.0.1:%u/comfy?create=1&table=t%u"
+                    "&wait_ms=1000",
+                    port, ++stores) > 0;
+}
+
+static bool mysql_start(char url[BACKEND_URL_MAX])
+{
+    return mysql_start_with(url, NULL);
+}
+
+static bool mysql_slow_start(char url[BACKEND_URL_MAX])
+{
+    static const char *const options[] = {"--delay-ms", "2", NULL};
+    return mysql_start_with(url, options);
+}
+
+static bool mysql_cut_start(char url[BACKEND_URL_MAX])
+{
+    static const char *const options[] = {"--cut-every", "20", "80", NULL};
+    return mysql_start_with(url, options);
+}
+
+static void mysql_stop(void)
+{
+}
+#endif
+
 /* One server for the whole program, a new table for each store. */
 static struct server ots, ots_proxy;
 
@@ -215,6 +267,11 @@ static const struct backend_row rows[] = {
     {"redis", true, redis_start, redis_stop, NULL, &redis, server_redis},
     {"redis_slow", true, redis_slow_start, redis_stop, NULL, &redis, server_redis},
     {"redis_cut", true, redis_cut_start, redis_stop, NULL, &redis, server_redis},
+#endif
+#ifdef STORE_MYSQL
+    {"mysql", true, mysql_start, mysql_stop, NULL, &mysql, server_mysql},
+    {"mysql_slow", true, mysql_slow_start, mysql_stop, NULL, &mysql, server_mysql},
+    {"mysql_cut", true, mysql_cut_start, mysql_stop, NULL, &mysql, server_mysql},
 #endif
 };
 

@@ -26,6 +26,12 @@ void server_done(struct server *s);
 /* After server_kill(): on the same port, with the data it had. */
 #define SERVER_REDIS_PASSWORD "pa:ss w@rd"
 void server_redis(struct server *s);
+/* Users "comfy", who may do everything in the databases "comfy" and "empty", and "admin". */
+#define SERVER_MYSQL_PASSWORD "pa:ss w@rd"
+bool server_mysql_is_installed(void);
+void server_mysql(struct server *s);
+/* With a certificate of its own in <dir>/cert.pem, for the name localhost. */
+void server_mysql_tls(struct server *s);
 
 /* tests/support/tablestore.py: keys SERVER_OTS_ID and SERVER_OTS_SECRET, instance "inst". */
 #define SERVER_OTS_ID     "LTAI5tExampleKeyId000001"

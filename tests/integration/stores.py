@@ -1,19 +1,25 @@
 """Databases that a world's agents share, one class each: started on a free port with data that is thrown
 away, stopped, killed, frozen. What a class must have stands in Database."""
 
+import atexit
 import contextlib
+import functools
 import json
+import os
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import urllib.parse
 
 from world import AGENT, ROOT, Process, ask, free_port, until
 
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 from fault_proxy import FaultProxy  # noqa: E402
+
+os.environ["PATH"] += ":/usr/sbin"  # Debian's servers are not in everybody's PATH
 
 SECRET = "s3cr@t:/?#w rd"  # no log may hold it, nor its encoding
 
@@ -102,6 +108,43 @@ class Redis(Database):
             return stream.read(length) if length >= 0 else None
 
 
+class Mysql(Database):
+    program = "mariadbd"
+    here = ["--no-defaults", "--innodb-log-file-size=16M", "--skip-name-resolve",
+            *(["--user=root"] if os.getuid() == 0 else [])]
+
+    @staticmethod
+    @functools.cache
+    def empty():
+        """A directory of a server that was never started. Making one takes seconds, copying it does not."""
+        made = tempfile.mkdtemp()
+        atexit.register(shutil.rmtree, made)
+        subprocess.run(["mariadb-install-db", *Mysql.here, f"--datadir={made}/data", "--skip-test-db",
+                        "--auth-root-authentication-method=normal"], check=True, capture_output=True)
+        return f"{made}/data"
+
+    def argv(self):
+        data = self.directory / "data"
+        init = self.directory / "init.sql"
+        if not data.exists():
+            shutil.copytree(self.empty(), data)
+            init.write_text("CREATE DATABASE IF NOT EXISTS comfy;\n"
+                            f"CREATE USER IF NOT EXISTS comfy@'%' IDENTIFIED BY '{SECRET}';\n"
+                            "GRANT ALL ON comfy.* TO comfy@'%';\n")
+        return [self.program, *self.here, f"--datadir={data}", f"--init-file={init}", f"--port={self.port}",
+                "--socket=socket", "--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=2",
+                "--innodb-buffer-pool-size=32M"]
+
+    def url_at(self, port):
+        return f"mysql://comfy:{urllib.parse.quote(SECRET, safe='')}@127.0.0.1:{port}/comfy?create=1"
+
+    def get(self, key):
+        said = subprocess.run(["mariadb", "--no-defaults", "-h127.0.0.1", f"-P{self.port}", "-ucomfy", "-N",
+                               "comfy", "-e", f"SELECT HEX(body) FROM comfy_task WHERE doc_key='{key}'"],
+                              env={**os.environ, "MYSQL_PWD": SECRET}, check=True, capture_output=True, text=True)
+        return bytes.fromhex(said.stdout) or None
+
+
 class Tablestore(Database):
     program = "python3"  # a stand-in of our own
     key = "LTAI5tExampleKeyId000001"
@@ -122,7 +165,7 @@ class Tablestore(Database):
         return reply.body if reply.status == 200 else None
 
 
-DATABASES = {"redis": Redis, "ots": Tablestore}
+DATABASES = {"redis": Redis, "mysql": Mysql, "ots": Tablestore}
 
 
 def built_in():
