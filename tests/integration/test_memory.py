@@ -70,5 +70,5 @@ def test_prompts_that_wait_have_it_too(world):
 
 def test_the_largest_body_must_find_room(world):
     agent = world.agent(ready=False, env={"BODY_MAX_BYTES": "100001", "BODIES_MAX_BYTES": "400003"})
-    assert agent.wait() == 78
+    agent.ends(78)
     assert "BODIES_MAX_BYTES" in agent.text()
