@@ -274,12 +274,13 @@ class TestUnknownFrames(Trouble):
 class TestFlood(Trouble):
     @classmethod
     def inputs(cls, site):
-        return needs(n=number(1000), bytes=number(65536))
+        return {**needs(n=number(1000), bytes=number(65536)), "optional": {"ms": number(0)}}
 
-    def run(self, run, n, bytes):
+    def run(self, run, n, bytes, ms=0):
         frame = struct.pack(">I", 1) + b"\xff\xd8\xff\xe0" + b"\x00" * max(bytes - 4, 0)
         for _ in range(n):
             run.send_bytes(1, frame)
+            time.sleep(ms / 1000)
         return Result(ui={"text": [f"{n} frames"]})
 
 
