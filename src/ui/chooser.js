@@ -74,7 +74,10 @@ export class Chooser {
       h('div', {class: 'drawer-top'}, h('h2', {id: 'chooser-title'}, t('chooseWorkflow')), button('close', t('close'), () => this.dialog.close())),
       h('p', {class: 'hint'}, t('workflowHint')), this.fault,
       h('h3', {}, t('fromServer')), this.list, drop);
+    this.offering = false;
     const found = await listWorkflows();
+    if (this.offering) // those of a file that was opened meanwhile
+      return;
     this.list.replaceChildren(...(found && found.length > 0
       ? found.map(({name}) => this.entry(name, () => this.takeServers(name)))
       : [h('li', {class: 'hint'}, t('noWorkflows'))]));
@@ -118,6 +121,7 @@ export class Chooser {
   async offer(found, name) {
     if (!this.isOpen)
       await this.open();
+    this.offering = true;
     this.dialog.querySelector('h3').textContent = t('severalInFile');
     this.list.replaceChildren(...found.map(workflow => this.entry(workflow.title, () => this.choose(workflow, name))));
     this.list.querySelector('button').focus();

@@ -194,6 +194,8 @@ export class Gallery {
 
   // What is older than all that is there. (By their place in the server's list; clocks differ.)
   append(run) {
+    if (this.has(run.id))
+      return;
     const card = this.make(run);
     this.cards.set(run.id, card);
     this.list.append(card.root);
@@ -207,7 +209,9 @@ export class Gallery {
   async loadOlder(ofRecord = this.ofRecord) {
     this.ofRecord = ofRecord;
     const cursor = this.cursor ? `&cursor=${encodeURIComponent(this.cursor)}` : '';
+    this.olderButton.disabled = true;
     const answer = await ask(`api/tasks?limit=24${cursor}`);
+    this.olderButton.disabled = false;
     if (answer.status !== 200)
       return;
     this.cursor = answer.json.cursor || null;

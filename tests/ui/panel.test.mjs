@@ -65,6 +65,17 @@ test('a document of the older panel: five types, choices of ComfyUI, hidden inpu
 
 test('the second of a list; a field that names no node', async () => {
   const page = await world.page();
+  let answer;
+  await page.route('**/api/workflows', route => { // which comes late, and is then of no interest
+    answer = () => route.continue();
+  });
+  await page.locator('#workflow-button').click();
+  await page.locator('.chooser input[type=file]').setInputFiles(documentFile('older.json'));
+  await page.getByRole('button', {name: 'Fünf Arten'}).waitFor();
+  await Promise.all([page.waitForResponse('**/api/workflows'), answer()]);
+  await page.evaluate(() => new Promise(resolve => setTimeout(resolve, 50)));
+  await page.getByRole('button', {name: 'Fünf Arten'}).click();
+  await page.unroute('**/api/workflows');
   await openWorkflow(page, documentFile('older.json'), 'Zweites');
   assert.equal(await page.getByLabel('Ohne Knoten').inputValue(), 'hallo');
   await page.context().close();
@@ -183,7 +194,7 @@ test('the last workflow and its values are there again', async () => {
   const page = await world.page();
   await openFile(page, documentFile('edit.json'));
   await page.getByLabel('What is said').fill('remembered');
-  await page.waitForTimeout(300); // it is written before the next frame
+  await page.waitForFunction(() => localStorage.getItem('comfy-agent.workflow').includes('remembered'));
   await page.reload();
   await page.getByLabel('What is said').waitFor();
   assert.equal(await page.getByLabel('What is said').inputValue(), 'remembered');
