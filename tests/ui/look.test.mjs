@@ -173,9 +173,12 @@ test('everything by the keyboard', async () => {
   await page.keyboard.press('Tab');
   assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to results');
   await page.getByLabel('What should be seen').focus();
+  const interrupts = async () => (await world.standin('/standin/state')).interrupts.length;
+  const before = await interrupts();
   await world.hold('keys', {at: 'progress', class: 'KSampler', value: 10});
   await page.keyboard.press('Control+Enter');
   await card(page, 'live').getByRole('button', {name: 'Cancel'}).press('Enter');
+  await until('ComfyUI to be told', async () => await interrupts() > before);
   await world.release('keys');
   await card(page, 'cancelled').waitFor();
   assert.equal(await page.locator('#news').textContent(), 'Picture from text: Cancelled.');
