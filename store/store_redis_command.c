@@ -1,7 +1,8 @@
 /* A write is one script on the server: whether it may be done is looked at and it is done in one
  * step, whoever else writes, by the clock of the server, so that one who was frozen with his words
  * on the way stays silent too. The script is sent whole each time, as there is nothing to remember
- * then about what a server that was restarted or replaced still knows. */
+ * then about what a server that was restarted or replaced still knows. What is published is a hint:
+ * whoever may not publish has written nevertheless. */
 #include "store_redis_command.h"
 
 #include <stdio.h>
@@ -43,7 +44,7 @@ static const char write_script[] =
     "    end\n"
     "  end\n"
     "end\n"
-    "if channel ~= '' then redis.call('PUBLISH', channel, KEYS[1]) end\n"
+    "if channel ~= '' then redis.pcall('PUBLISH', channel, KEYS[1]) end\n"
     "return 'done'\n";
 
 static bool key_has(const char *key, const char *suffix)

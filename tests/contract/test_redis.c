@@ -137,6 +137,18 @@ static void who_listens_hears_of_a_write(void **state)
 
 /* --- what others put there ------------------------------------------------------------------- */
 
+/* It is written all the same: "not written" would be another's end to who comes to create his. */
+static void who_may_not_publish_writes(void **state)
+{
+    (void)state;
+    (void)say("ACL SETUSER default -publish");
+    reopen_store(USER, "?publish=news");
+    assert_int_equal(ask_create(&f, s, "t1~end.1", "1"), ERR_OK);
+    assert_int_equal(ask_put(&f, s, "t1~task", "1"), ERR_OK);
+    assert_true(ask_is(&f, s, "t1~end.1", "1"));
+    (void)say("ACL SETUSER default +publish");
+}
+
 static void what_is_no_document_is_corrupt(void **state)
 {
     struct blob *value;
@@ -322,6 +334,7 @@ int main(void)
         TEST(a_document_stands_there_as_it_is),
         TEST(prefix_and_database_keep_stores_apart),
         TEST(who_listens_hears_of_a_write),
+        TEST(who_may_not_publish_writes),
         TEST(what_is_no_document_is_corrupt),
         TEST(orders_of_what_is_gone_hold_nothing_up),
         TEST(documents_expire_and_claims_outlive_them),
