@@ -95,11 +95,17 @@ static void job_fail(struct redis_job *job, enum err_code code, const char *why)
     }
 }
 
+/* Not done this time, but perhaps before. */
+static void job_fail_now(struct redis_job *job, enum err_code code, const char *why)
+{
+    job_fail(job, job->in_doubt ? ERR_TIMEOUT : code, why);
+}
+
 static void job_give_up(struct redis_job *job)
 {
     const struct err *why = &job->b->link.why;
-    job_fail(job, job->in_doubt ? ERR_TIMEOUT : ERR_UNAVAILABLE,
-             why->msg[0] != '\0' ? why->msg : "there is no connection to the server yet");
+    job_fail_now(job, ERR_UNAVAILABLE,
+                 why->msg[0] != '\0' ? why->msg : "there is no connection to the server yet");
 }
 
 /* No connection came. */
@@ -145,11 +151,11 @@ static void job_on_error(struct redis_job *job, const struct redis_answer *error
     struct err err;
     (void)err_set(&err, ERR_UNAVAILABLE, "the server says %.*s%s", SLICE_ARGS(text),
                   error_advice(text));
-    if (error_passes(text)) {
+    if (error_passes(error->text)) {
         redis_link_drop(l, &err);
         job_wait(job);
     } else {
-        job_fail(job, slice_starts(text, SLICE("WRONGTYPE")) ? ERR_CORRUPT : err.code, err.msg);
+        job_fail_now(job, slice_starts(text, SLICE("WRONGTYPE")) ? ERR_CORRUPT : err.code, err.msg);
     }
 }
 
@@ -158,7 +164,7 @@ static void job_on_nonsense(struct redis_job *job)
     struct err err;
     (void)err_set(&err, ERR_UNAVAILABLE, "the server's answer is of a wrong kind");
     redis_link_drop(&job->b->link, &err);
-    job_fail(job, job->in_doubt ? ERR_TIMEOUT : ERR_UNAVAILABLE, err.msg);
+    job_fail_now(job, ERR_UNAVAILABLE, err.msg);
 }
 
 static void job_on_found(struct redis_job *job, const struct redis_answer *answer)
@@ -186,7 +192,7 @@ static void job_on_written(struct redis_job *job, const struct redis_answer *ans
         job_fail(job, ERR_EXISTS, "it exists");
     } else if (slice_is(answer->text, "late")) {
         redis_link_measure(&job->b->link); /* if it was the clock, only this one suffers */
-        job_fail(job, ERR_CANCELLED, "not written: its time was over on the server's clock");
+        job_fail_now(job, ERR_CANCELLED, "its time was over on the server's clock");
     } else {
         job_on_nonsense(job);
     }
@@ -196,26 +202,24 @@ static void job_on_written(struct redis_job *job, const struct redis_answer *ans
 static void job_on_listed(struct redis_job *job, const struct redis_answer *answer)
 {
     struct store_page *page = job->op->page;
+    size_t pairs = answer->count / 2;
     page->count = 0;
     page->next[0] = '\0';
-    if (answer->kind != REDIS_LIST || answer->count % 2 != 0 ||
-        answer->count / 2 > page->limit + 1) {
+    if (answer->kind != REDIS_LIST || answer->count % 2 != 0 || pairs > page->limit + 1) {
         job_on_nonsense(job);
         return;
     }
-    for (size_t i = 0; i < answer->count; i += 2) {
-        struct slice key = redis_answer_item(answer, i).text;
-        struct slice score = redis_answer_item(answer, i + 1).text;
+    for (size_t i = 0; i < pairs && i < page->limit; i++) {
+        struct slice key = redis_answer_item(answer, 2 * i).text;
+        struct slice score = redis_answer_item(answer, 2 * i + 1).text;
         char *text = page->keys[page->count];
-        if (page->count == page->limit) {
-            store_page_cursor(page, page->count - 1, page->next);
-            break;
-        }
         if (!store_key_ok(key) || !slice_to_u64(score, UINT64_MAX, &page->stamps[page->count]))
             continue;
         (void)snprintf(text, STORE_KEY_MAX + 1, "%.*s", SLICE_ARGS(key));
         page->count += redis_key_is_listed(text);
     }
+    if (pairs > page->limit && page->count > 0)
+        store_page_cursor(page, page->count - 1, page->next);
     job_end(job);
 }
 
@@ -226,7 +230,7 @@ static void job_on_answer(struct redis_request *r, const struct redis_answer *an
     if (answer == NULL) {
         job->in_doubt = job->in_doubt || (op->page == NULL && op->doc[job->doc].verb != STORE_GET);
         if (job->b->closing)
-            job_fail(job, job->in_doubt ? ERR_TIMEOUT : ERR_CANCELLED, "closing");
+            job_fail_now(job, ERR_CANCELLED, "closing");
         else
             job_wait(job);
     } else if (answer->kind == REDIS_ERROR) {
@@ -259,10 +263,9 @@ static void job_send(struct redis_job *job)
     uint64_t before = UINT64_MAX;
     const char *behind;
     if (job_is_too_late(job, now)) {
-        job_fail(job, job->in_doubt ? ERR_TIMEOUT : ERR_CANCELLED,
-                 "not written: its time was over");
+        job_fail_now(job, ERR_CANCELLED, "its time was over");
     } else if (now > op->started_ms + op->deadline_ms) { /* its caller has been told */
-        job_fail(job, job->in_doubt ? ERR_TIMEOUT : ERR_CANCELLED, "nobody waits any more");
+        job_fail_now(job, ERR_CANCELLED, "nobody waits any more");
     } else if (op->page == NULL) {
         if (op->doc[job->doc].verb == STORE_GET)
             redis_send_get(&b->names, &b->link, &job->request, op->doc[job->doc].key);
@@ -424,7 +427,7 @@ static void redis_on_deadlines_closed(struct deadlines *ds)
 {
     struct redis_backend *b = CONTAINER_OF(ds, struct redis_backend, deadlines);
     LIST_FOREACH_SAFE (node, next, &b->waiting) {
-        job_fail(CONTAINER_OF(node, struct redis_job, link), ERR_CANCELLED, "closing");
+        job_fail_now(CONTAINER_OF(node, struct redis_job, link), ERR_CANCELLED, "closing");
     }
     redis_part_closed(b);
 }

@@ -29,7 +29,7 @@ struct redis_write { /* put, create, remove */
 bool redis_key_is_listed(const char *key);
 
 /* The answer is the text "done"; "exists": there is another's document; "late": past
- * not_after_ms, nothing was done. */
+ * not_after_ms, nothing was done now. */
 void redis_send_write(const struct redis_names *names, struct redis_link *l,
                       struct redis_request *r, const struct redis_write *write);
 /* The answer is a text: "" where nothing is, and of what is larger than STORE_VALUE_MAX its first

@@ -9,57 +9,13 @@
 
 #include <hiredis/hiredis.h>
 
-enum { ERROR_TEXT_MAX = 100, KEEPALIVE_S = 30 };
+enum { KEEPALIVE_S = 30 };
 
 struct redis_write {
     uv_write_t req;
     struct redis_link *link;
     char *command;
 };
-
-/* --- answers --------------------------------------------------------------------------------- */
-
-static struct redis_answer answer_of(const struct redisReply *reply)
-{
-    struct redis_answer a = {.kind = REDIS_NIL, .text = SLICE_EMPTY, .reply = reply};
-    switch (reply->type) {
-    case REDIS_REPLY_STRING:
-    case REDIS_REPLY_STATUS: a.kind = REDIS_TEXT; break;
-    case REDIS_REPLY_ERROR: a.kind = REDIS_ERROR; break;
-    case REDIS_REPLY_INTEGER: a.kind = REDIS_NUMBER; break;
-    case REDIS_REPLY_ARRAY:
-        a.kind = REDIS_LIST;
-        a.count = reply->elements;
-        break;
-    default: break;
-    }
-    if (a.kind == REDIS_TEXT || a.kind == REDIS_ERROR)
-        a.text = (struct slice){reply->str, reply->len};
-    return a;
-}
-
-struct redis_answer redis_answer_item(const struct redis_answer *list, size_t i)
-{
-    ASSERT(list->kind == REDIS_LIST && i < list->count);
-    return answer_of(list->reply->element[i]);
-}
-
-static bool text_holds(struct slice text, const char *secret)
-{
-    return secret != NULL && memmem(text.ptr, text.len, secret, strlen(secret)) != NULL;
-}
-
-/* A server that knows no AUTH repeats the arguments of what it does not know. */
-struct slice redis_link_text(const struct redis_link *l, const struct redis_answer *error)
-{
-    struct slice text = error->text;
-    if (text_holds(text, l->password) || text_holds(text, l->user))
-        return SLICE("an error that holds a secret");
-    for (size_t i = 0; i < text.len; i++)
-        if (i == ERROR_TEXT_MAX || text.ptr[i] < ' ' || text.ptr[i] > '~')
-            text.len = i;
-    return text;
-}
 
 /* --- the end of a connection ----------------------------------------------------------------- */
 
@@ -133,6 +89,17 @@ static uint64_t link_taken(const struct redis_link *l)
     return l->said - l->tcp.write_queue_size;
 }
 
+/* Nothing was heard for so long, but the server cannot answer what it was not told yet: a large
+ * value on a slow network. What is said behind that does not count, or a server that is gone would
+ * be waited for as long as anybody asks. */
+static bool link_still_asks(const struct redis_link *l)
+{
+    if (list_is_empty(&l->flying))
+        return false;
+    const struct redis_request *first = CONTAINER_OF(l->flying.next, struct redis_request, link);
+    return first->end > l->taken && link_taken(l) > l->taken;
+}
+
 static void link_moves(struct redis_link *l)
 {
     l->taken = link_taken(l);
@@ -152,7 +119,7 @@ static void link_on_silence(struct deadline *d)
     };
     struct redis_link *l = CONTAINER_OF(d, struct redis_link, silence);
     ASSERT(l->state >= REDIS_LOOKING && l->state < REDIS_DROPPING);
-    if (link_taken(l) > l->taken) /* a large value on a slow network */
+    if (link_still_asks(l))
         link_moves(l);
     else
         link_fail(l, waited_for[l->state], NULL);
@@ -166,12 +133,8 @@ static void link_on_written(uv_write_t *req, int status)
     struct redis_link *l = w->link;
     redisFreeCommand(w->command);
     free(w);
-    if (l->state == REDIS_GREETING || l->state == REDIS_OPEN) {
-        if (status < 0)
-            link_fail(l, "cannot write to the server", uv_strerror(status));
-        else
-            link_moves(l);
-    }
+    if (status < 0 && (l->state == REDIS_GREETING || l->state == REDIS_OPEN))
+        link_fail(l, "cannot write to the server", uv_strerror(status));
     closer_release(&l->closer);
 }
 
@@ -195,6 +158,7 @@ static void link_say(struct redis_link *l, struct redis_request *r, const struct
     ASSERT(uv_write(&w->req, (uv_stream_t *)&l->tcp, &buf, 1, link_on_written) == 0);
     closer_hold(&l->closer);
     l->said += buf.len;
+    r->end = l->said;
     if (is_first)
         link_moves(l);
 }
@@ -217,7 +181,7 @@ static void link_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *buf)
 
 static void link_hand_over(struct redis_link *l, const struct redisReply *reply)
 {
-    struct redis_answer a = answer_of(reply);
+    struct redis_answer a = redis_answer_of(reply);
     if (list_is_empty(&l->flying)) {
         if (a.kind == REDIS_ERROR) { /* too many clients, or shutting down */
             struct slice text = redis_link_text(l, &a);

@@ -4,9 +4,9 @@
  *      ▲   (lookup of the name)   │            │            │         │
  *      └──── DROPPING ◄───────────┴─ failure ──┴────────────┴─────────┘
  *
- * Requests are pipelined and answered in order. A connection on which nothing moves for timeout_ms
- * while something is awaited is dropped. The answers that were under way are lost then: nobody
- * knows what the server has done. */
+ * Requests are pipelined and answered in order. A connection on which nothing is heard for
+ * timeout_ms, although the server has all of the oldest request, is dropped. The answers that were
+ * under way are lost then: nobody knows what the server has done. */
 #ifndef STORE_REDIS_LINK_H
 #define STORE_REDIS_LINK_H
 
@@ -29,16 +29,18 @@ enum {
 enum redis_kind { REDIS_NIL, REDIS_NUMBER, REDIS_TEXT, REDIS_ERROR, REDIS_LIST };
 struct redis_answer { /* dies with the call that brings it */
     enum redis_kind kind;
-    struct slice text; /* of TEXT and ERROR */
+    struct slice text; /* of TEXT and ERROR (what a script was refused, not where) */
     size_t count;      /* of LIST */
     const struct redisReply *reply;
 };
+struct redis_answer redis_answer_of(const struct redisReply *reply);
 struct redis_answer redis_answer_item(const struct redis_answer *list, size_t i);
 
 struct redis_request { /* the caller's memory until `done` */
     /* From the loop, never inside redis_link_send(). NULL: lost. */
     void (*done)(struct redis_request *r, const struct redis_answer *answer);
     struct list_node link;
+    uint64_t end; /* the connection's bytes up to its last one */
 };
 
 enum redis_link_state {
@@ -80,7 +82,7 @@ struct redis_link {
     struct redis_addresses addresses;
     unsigned address_at;
     uv_tcp_t tcp;
-    uint64_t said, taken; /* bytes, of this connection; taken: when something moved last */
+    uint64_t said, taken; /* bytes, of this connection; taken: when `silence` began */
     uv_connect_t connect;
     struct redisReader *reader;
     struct list_node flying; /* requests without an answer, in the order of sending */

@@ -225,6 +225,34 @@ static void who_takes_a_large_value_slowly_is_not_silent(void **state)
     finish();
 }
 
+/* A server that is frozen or gone: what is said meanwhile finds room in the kernel's buffers. */
+static void who_is_silent_while_others_ask_is_left(void **state)
+{
+    SCRIPT(gone, GREETS, EXPECTS("EVAL\r\n"));
+    SCRIPT(serves, GREETS, EXPECTS("EVAL\r\n"), SENDS(WRITTEN), DOES(PEER_AGAIN));
+    enum { ASKS = 25, EVERY_MS = 30 };
+    static struct ask asks[ASKS];
+    unsigned count = 0;
+    (void)state;
+    BEGIN(gone, serves);
+    ask_close(&f, s, 0);
+    open_store("127.0.0.1", "?timeout_ms=200");
+    memset(asks, 0, sizeof(asks));
+    while (count < ASKS && peer.accepted < 2) {
+        char key[16];
+        (void)snprintf(key, sizeof(key), "k%u", count);
+        ask_add(&asks[count], STORE_PUT, key, "1");
+        ask_start(&asks[count++], s);
+        loop_run_for(&f, EVERY_MS);
+    }
+    assert_true(peer.accepted >= 2);
+    ask_close(&f, s, 0);
+    s = NULL;
+    for (unsigned i = 0; i < count; i++)
+        ask_done(&asks[i]);
+    finish();
+}
+
 /* --- documents ------------------------------------------------------------------------------- */
 
 static void what_was_created_and_lost_its_answer_is_ours(void **state)
@@ -263,6 +291,54 @@ static void what_stays_in_doubt_is_told_as_that(void **state)
     open_store("127.0.0.1", "?wait_ms=1000");
     assert_int_equal(ask_create(&f, s, "k~run.1", "1"), ERR_TIMEOUT);
     assert_int_equal(ask_create(&f, s, "k~run.1", "1"), ERR_UNAVAILABLE);
+    finish();
+}
+
+/* "It did not happen" is no answer to what may have happened before. */
+static void what_may_have_been_done_is_never_denied(void **state)
+{
+    SCRIPT(loses, GREETS, EXPECTS("EVAL\r\n"), DOES(PEER_CLOSE));
+    SCRIPT(late, GREETS, EXPECTS("EVAL\r\n"), SENDS("$4\r\nlate\r\n"), EXPECTS("TIME"),
+           SENDS(CLOCK), EXPECTS("EVAL\r\n"), SENDS("$4\r\nlate\r\n"), EXPECTS("TIME"),
+           SENDS(CLOCK), EXPECTS("EVAL\r\n"), DOES(PEER_CLOSE));
+    SCRIPT(full, GREETS, EXPECTS("EVAL\r\n"), SENDS("-OOM command not allowed\r\n"),
+           EXPECTS("EVAL\r\n"), SENDS("-OOM command not allowed\r\n"));
+    (void)state;
+    BEGIN(loses, late, full);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_TIMEOUT);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_CANCELLED);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_TIMEOUT);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_UNAVAILABLE);
+    assert_int_equal(peer.accepted, 3);
+    finish();
+}
+
+/* As servers before version 7 tell it: behind where in the script it was. */
+static void what_a_script_is_refused_is_found(void **state)
+{
+#define SCRIPT_ERROR                                                                               \
+    "-ERR Error running script (call to f_b3bf2a8df2f27d1e1c3a0d3bb9ea2d4ddb1f6d6e): "
+    SCRIPT(replica, GREETS, EXPECTS("EVAL\r\n"),
+           SENDS(SCRIPT_ERROR "@user_script:18: @user_script: 18: -READONLY You can't write "
+                              "against a read only replica. \r\n"));
+    SCRIPT(serves, GREETS, EXPECTS("EVAL\r\n"),
+           SENDS(SCRIPT_ERROR "@user_script:18: @user_script: 18: -OOM command not allowed when "
+                              "used memory > 'maxmemory'. \r\n"),
+           EXPECTS("EVAL\r\n"),
+           SENDS(SCRIPT_ERROR "@user_script:18: WRONGTYPE Operation against a key\r\n"),
+           EXPECTS("EVAL\r\n"), SENDS("-ERR Error running script @user_script:\r\n"),
+           EXPECTS("EVAL\r\n"), SENDS(WRITTEN));
+    struct err why;
+    (void)state;
+    BEGIN(replica, serves);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_UNAVAILABLE);
+    assert_int_equal(peer.accepted, 2); /* not with a replica for ever */
+    assert_false(store_healthy(s, &why));
+    assert_non_null(strstr(why.msg, "says OOM command"));
+    assert_non_null(strstr(why.msg, "memory is full"));
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_CORRUPT);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_UNAVAILABLE);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
     finish();
 }
 
@@ -382,7 +458,10 @@ static void what_is_no_key_is_not_listed(void **state)
            SENDS("*8\r\n$6\r\na~task\r\n$1\r\n9\r\n$5\r\n../~x\r\n$1\r\n8\r\n"
                  "$7\r\na~other\r\n$1\r\n7\r\n$6\r\nb~task\r\n$1\r\n6\r\n"),
            EXPECTS("ZREVRANGEBYSCORE\r\n"),
-           SENDS("*4\r\n$6\r\na~task\r\n$1\r\n9\r\n$6\r\nb~task\r\n$1\r\n8\r\n"));
+           SENDS("*4\r\n$6\r\na~task\r\n$1\r\n9\r\n$6\r\nb~task\r\n$1\r\n8\r\n"),
+           EXPECTS("ZREVRANGEBYSCORE\r\n"), /* one more than asked for, so there is more */
+           SENDS("*6\r\n$6\r\na~task\r\n$1\r\n9\r\n$5\r\n../~x\r\n$1\r\n8\r\n"
+                 "$6\r\nb~task\r\n$1\r\n7\r\n"));
     (void)state;
     BEGIN(script);
     assert_int_equal(list(10), ERR_OK);
@@ -390,6 +469,9 @@ static void what_is_no_key_is_not_listed(void **state)
     assert_string_equal(page.keys[1], "b~task");
     assert_string_equal(page.next, "");
     assert_int_equal(list(1), ERR_OK);
+    assert_int_equal(page.count, 1);
+    assert_string_equal(page.next, "0000000000000009:a~task");
+    assert_int_equal(list(2), ERR_OK);
     assert_int_equal(page.count, 1);
     assert_string_equal(page.next, "0000000000000009:a~task");
     finish();
@@ -483,10 +565,13 @@ int main(void)
         cmocka_unit_test(what_was_not_asked_for_ends_the_connection),
         cmocka_unit_test(a_connection_that_was_ended_while_idle_is_no_failure),
         cmocka_unit_test(who_is_silent_is_left),
+        cmocka_unit_test(who_is_silent_while_others_ask_is_left),
         cmocka_unit_test(who_takes_a_large_value_slowly_is_not_silent),
         cmocka_unit_test(what_was_created_and_lost_its_answer_is_ours),
         cmocka_unit_test(what_was_not_sent_is_not_in_doubt),
         cmocka_unit_test(what_stays_in_doubt_is_told_as_that),
+        cmocka_unit_test(what_may_have_been_done_is_never_denied),
+        cmocka_unit_test(what_a_script_is_refused_is_found),
         cmocka_unit_test(a_server_that_cannot_yet_is_asked_again),
         cmocka_unit_test(errors_are_told),
         cmocka_unit_test(answers_of_a_wrong_kind_are_no_answers),
