@@ -114,6 +114,12 @@ static void app_on_event(struct comfy *c, const struct event *e)
     task_hub_on_event(a->hub, e);
 }
 
+static void app_on_shown(void *ctx, const char *id)
+{
+    struct app *a = ctx;
+    lookups_forget(a->api.lookups, id);
+}
+
 static void app_on_link(struct comfy *c, bool open)
 {
     struct app *a = comfy_ctx(c);
@@ -461,7 +467,9 @@ static void app_build(struct app *a)
                                    .run_timeout_ms = cfg->run_timeout_ms,
                                    .stall_timeout_ms = cfg->stall_timeout_ms,
                                    .startup_timeout_ms = cfg->startup_timeout_ms,
-                                   .instance = a->instance};
+                                   .instance = a->instance,
+                                   .on_shown = app_on_shown,
+                                   .ctx = a};
     a->hub = task_hub_new(&a->loop, &a->later, &hub);
 }
 

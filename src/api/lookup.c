@@ -174,17 +174,24 @@ static struct entry *lookups_find(struct lookups *ls, struct slice id, bool node
     return NULL;
 }
 
-/* This process writes a document: "<id>" or "<id>~…". */
-static void lookups_on_write(void *ctx, const char *key)
+static void lookups_forget_id(struct lookups *ls, struct slice id)
 {
-    struct lookups *ls = ctx;
-    const char *mark = strchr(key, '~');
-    struct slice id = {key, mark != NULL ? (size_t)(mark - key) : strlen(key)};
     LIST_FOREACH_SAFE (node, next, bucket_of(ls, id)) {
         struct entry *e = CONTAINER_OF(node, struct entry, bucket);
         if (slice_is(id, e->id))
             entry_forget(e);
     }
+}
+
+void lookups_forget(struct lookups *ls, const char *id)
+{
+    lookups_forget_id(ls, slice_of(id));
+}
+
+/* This process writes a document: "<id>" or "<id>~…". */
+static void lookups_on_write(void *ctx, const char *key)
+{
+    lookups_forget_id(ctx, (struct slice){key, strcspn(key, "~")});
 }
 
 /* --- reading --------------------------------------------------------------------------------- */

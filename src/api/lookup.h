@@ -1,14 +1,14 @@
 /* A task by its id, wherever it is: in this process, or in the store.
  *
  * What is read of the store is shared: lookers of the same task share one read, and what it found
- * serves LOOKUP_FRESH_MS more, also that there is nothing. Of what another instance writes nobody
- * can be told anything newer for certain; what this process writes is read anew. At most
- * LOOKUP_BYTES_MAX are kept, and nothing while nobody asks.
+ * serves LOOKUP_FRESH_MS more, also that there is nothing. What this process writes is read anew,
+ * and so is what those who follow the task are told, who may be further. At most LOOKUP_BYTES_MAX
+ * are kept, and nothing while nobody asks.
  *
  *     asked ─► here and known ──────────────────────────────────────────► told
  *        └► kept, fresh ────────────────────────────────────────────────► told
  *        └► READING (~task, then perhaps the bare node map) ─► all who wait are told ─► KEPT ─►
- * gone └ written meanwhile ─► all who wait are told ─► gone         └ written ─► gone
+ * gone └ forgotten meanwhile ─► all who wait are told ─► gone       forgotten ─► gone
  */
 #ifndef LOOKUP_H
 #define LOOKUP_H
@@ -24,6 +24,9 @@ struct lookups; /* what is shared */
 struct lookups *lookups_new(uv_loop_t *loop, struct later *later, struct store *store);
 /* The store has been closed. `closed` comes from the loop. */
 void lookups_free(struct lookups *ls, void (*closed)(void *ctx), void *ctx);
+
+/* Somebody is told what is newer than what is kept of this task, perhaps. */
+void lookups_forget(struct lookups *ls, const char *id);
 
 struct lookup;
 struct lookup_found {

@@ -118,6 +118,7 @@ static void show_origin(struct task *t, const struct record *r)
 
 void task_show_record(struct task *t, const struct record *r, struct blob *text)
 {
+    const struct task_hub_options *o = task_hub_options(t->hub);
     struct slice nodes = r->nodes.len > 0 ? r->nodes : SLICE("{}");
     struct blob *source = blob_ref(text);
     progress_done(&t->progress);
@@ -142,4 +143,6 @@ void task_show_record(struct task *t, const struct record *r, struct blob *text)
     t->record_rev = t->rev;
     t->nodes_blob = blob_new(nodes);
     t->nodes_rev = t->progress.rev;
+    if (o->on_shown != NULL)
+        o->on_shown(o->ctx, t->id);
 }

@@ -20,6 +20,10 @@ struct task_hub_options {
     uint64_t lease_ms; /* a record that stands still for so long has no owner any more */
     uint64_t run_timeout_ms, stall_timeout_ms, startup_timeout_ms;
     const char *instance; /* in records */
+    /* NULL allowed. A stored record of this task was read and is told from now on: what others have
+     * read of it before is old. Asks the hub and the store for nothing. */
+    void (*on_shown)(void *ctx, const char *id);
+    void *ctx;
 };
 
 struct task_hub *task_hub_new(uv_loop_t *loop, struct later *later,

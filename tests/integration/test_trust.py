@@ -79,6 +79,26 @@ def test_what_one_instance_answered_the_other_does_not_deny(world):
     assert second.result().status == 200
 
 
+def test_what_was_told_is_not_taken_back_while_others_poll(world):
+    comfy, agents = two_agents(world)
+    first = later(agents[0].run, steps_prompt(100), "t")
+    until("the task to run", lambda: running(agents[1], "t"))
+    over = threading.Event()
+
+    def poll():
+        while not over.is_set():
+            agents[1].record("t")
+
+    pollers = [later(poll) for _ in range(2)]
+    told = agents[1].record("t")
+    while told.json["status"] == "running":
+        told = agents[1].get("/api/tasks/t?wait=30", **{"if-none-match": told.headers["etag"]})
+        assert agents[1].record("t").json["rev"] >= told.json["rev"]
+    over.set()
+    for each in (first, *pollers):
+        each.result()
+
+
 def test_the_same_id_with_another_prompt_is_409(world):
     comfy, agents = two_agents(world)
     waiting = later(agents[0].run, steps_prompt(20), "t")
