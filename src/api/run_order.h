@@ -33,8 +33,9 @@ void refusal_done(struct refusal *r);
 void refusal_set(struct refusal *r, int status, const char *code, const char *detail);
 /* Of what task_hub_create() or task_refused() says. */
 void refusal_set_err(struct refusal *r, const struct err *err);
-/* Of a result that ended before it began. */
+/* Of a body or a prompt that finds no room. */
 void refusal_set_full(struct refusal *r, const struct err *err);
+/* Of a result that ended before it began. */
 void refusal_set_result(struct refusal *r, const struct err *err);
 
 /* False: refused. */
