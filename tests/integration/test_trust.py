@@ -75,6 +75,7 @@ def test_what_one_instance_answered_the_other_does_not_deny(world):
     time.sleep(1.5)  # the longer nothing happens, the more seldom it looks
     comfy.release()
     assert first.result().status == 200
+    assert [task["status"] for task in agents[1].get("/api/tasks").json["tasks"]] == ["succeeded"]
     assert agents[1].record("t").json["status"] == "succeeded"
     assert second.result().status == 200
 
