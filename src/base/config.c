@@ -169,14 +169,23 @@ static void add_allowed(struct buf *out, const struct config_row *row)
     }
 }
 
+/* As much of a value as helps to find it; of a URL, which may hold a password, its scheme. */
+static struct slice shown(const char *text)
+{
+    enum { SHOWN_MAX = 100 };
+    const char *scheme = strstr(text, "://");
+    size_t len = scheme != NULL ? (size_t)(scheme - text) + 3 : strlen(text);
+    return (struct slice){text, len < SHOWN_MAX ? len : SHOWN_MAX};
+}
+
 static void add_fault(struct buf *out, const struct config_row *row, const char *text)
 {
     buf_addf(out, "%s must be ", row->name);
     add_allowed(out, row);
     if (row->type != TYPE_SECRET) {
-        buf_adds(out, ", but is ");
-        size_t len = strlen(text);
-        buf_add_json_string(out, (struct slice){text, len < 100 ? len : 100});
+        struct slice start = shown(text);
+        buf_adds(out, text[start.len] == '\0' ? ", but is " : ", but begins with ");
+        buf_add_json_string(out, start);
     }
     buf_adds(out, "\n");
 }

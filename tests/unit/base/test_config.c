@@ -84,6 +84,24 @@ static void all_faults_are_told_at_once(void **state)
     buf_done(&faults);
 }
 
+static void a_url_that_is_too_long_is_told_without_its_password(void **state)
+{
+    (void)state;
+    char url[1200];
+    const char *const env[] = {"STORE_URL", url, NULL};
+    struct config cfg;
+    struct buf faults;
+    memset(url, 'x', sizeof(url) - 1);
+    url[sizeof(url) - 1] = '\0';
+    memcpy(url, "redis://:s3cret", 15);
+    assert_false(load(&cfg, env, &faults));
+    assert_null(strstr(faults.ptr, "s3cret"));
+    assert_non_null(strstr(faults.ptr, "STORE_URL"));
+    assert_non_null(strstr(faults.ptr, "begins with \"redis://\""));
+    config_done(&cfg);
+    buf_done(&faults);
+}
+
 static void the_start_line_tells_what_differs_and_no_password(void **state)
 {
     (void)state;
@@ -125,6 +143,7 @@ int main(void)
         cmocka_unit_test(an_empty_variable_is_an_unset_one),
         cmocka_unit_test(times_take_units),
         cmocka_unit_test(all_faults_are_told_at_once),
+        cmocka_unit_test(a_url_that_is_too_long_is_told_without_its_password),
         cmocka_unit_test(the_start_line_tells_what_differs_and_no_password),
         cmocka_unit_test(help_and_markdown_name_every_setting),
     };
