@@ -138,6 +138,7 @@ static void app_on_thawed(struct pause *p, uint64_t gap_ms)
     comfy_thaw(a->comfy);
     store_thaw(a->store, gap_ms);
     task_hub_thaw(a->hub, gap_ms);
+    lookups_thaw(a->api.lookups);
 }
 
 /* --- stop ------------------------------------------------------------------------------------ */

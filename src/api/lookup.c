@@ -127,7 +127,8 @@ static void entry_forget(struct entry *e)
 
 static bool entry_is_old(const struct entry *e)
 {
-    return entry_is_kept(e) && clock_mono_ms() - e->read_at >= LOOKUP_FRESH_MS;
+    uint64_t age_ms = clock_mono_ms() - e->read_at;
+    return age_ms >= (entry_is_kept(e) ? LOOKUP_FRESH_MS : LOOKUP_JOIN_MS);
 }
 
 static void lookups_tidy(struct lookups *ls)
@@ -186,6 +187,13 @@ static void lookups_forget_id(struct lookups *ls, struct slice id)
 void lookups_forget(struct lookups *ls, const char *id)
 {
     lookups_forget_id(ls, slice_of(id));
+}
+
+void lookups_thaw(struct lookups *ls)
+{
+    for (size_t i = 0; i < LOOKUP_BUCKETS; i++)
+        LIST_FOREACH_SAFE (node, next, &ls->bucket[i])
+            entry_forget(CONTAINER_OF(node, struct entry, bucket));
 }
 
 /* This process writes a document: "<id>" or "<id>~…". */

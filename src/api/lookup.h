@@ -17,6 +17,7 @@
 
 enum {
     LOOKUP_FRESH_MS = 50,
+    LOOKUP_JOIN_MS = 1000, /* what has been read for longer is of another time: it is read anew */
     LOOKUP_BYTES_MAX = 8 * 1024 * 1024,
 };
 
@@ -27,6 +28,8 @@ void lookups_free(struct lookups *ls, void (*closed)(void *ctx), void *ctx);
 
 /* Somebody is told what is newer than what is kept of this task, perhaps. */
 void lookups_forget(struct lookups *ls, const char *id);
+/* The process did not run for a while: by a clock that may have stood still, too. */
+void lookups_thaw(struct lookups *ls);
 
 struct lookup;
 struct lookup_found {
