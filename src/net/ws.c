@@ -15,6 +15,7 @@
 #include "ws.h"
 
 #include "codec.h"
+#include "utf8.h"
 
 #include <stdlib.h>
 
@@ -62,47 +63,6 @@ struct ws {
     char control[WS_CONTROL_MAX];
     size_t control_len;
 };
-
-/* --- text ------------------------------------------------------------------------------------ */
-
-/* How many bytes from the first on are UTF-8. */
-static size_t utf8_span(struct slice s)
-{
-    const uint64_t high_bits = 0x8080808080808080u;
-    size_t at = 0;
-    while (at < s.len) {
-        uint64_t eight;
-        if (s.len - at >= sizeof(eight)) { /* most texts are ASCII from end to end */
-            memcpy(&eight, s.ptr + at, sizeof(eight));
-            if ((eight & high_bits) == 0) {
-                at += sizeof(eight);
-                continue;
-            }
-        }
-        size_t len = utf8_char_len(s.ptr + at, s.len - at);
-        if (len == 0)
-            break;
-        at += len;
-    }
-    return at;
-}
-
-static bool is_utf8(struct slice s)
-{
-    return utf8_span(s) == s.len;
-}
-
-/* Is this a character that lacks bytes at its end? If any would do, the lowest or the highest do.
- */
-static bool is_utf8_begun(struct slice s)
-{
-    char low[] = "\x80\x80\x80\x80", high[] = "\xbf\xbf\xbf\xbf";
-    if (s.len > 3)
-        return false;
-    memcpy(low, s.ptr, s.len);
-    memcpy(high, s.ptr, s.len);
-    return utf8_char_len(low, 4) > s.len || utf8_char_len(high, 4) > s.len;
-}
 
 /* --- calls into the endpoint ------------------------------------------------------------------ */
 
@@ -250,7 +210,7 @@ static void ws_on_close_frame(struct ws *ws)
             ws_fail(ws, WS_PROTOCOL_ERROR, "no such close code");
             return;
         }
-        if (!is_utf8(reason)) {
+        if (utf8_span(reason) < reason.len) {
             ws_fail(ws, WS_BAD_TEXT, "close reason is not UTF-8");
             return;
         }
@@ -360,7 +320,7 @@ static void ws_check_text(struct ws *ws)
     struct slice rest = {ws->message.ptr + ws->text_checked, ws->message.len - ws->text_checked};
     size_t span = utf8_span(rest);
     ws->text_checked += span;
-    if (span < rest.len && !is_utf8_begun((struct slice){rest.ptr + span, rest.len - span}))
+    if (span < rest.len && !utf8_is_begun((struct slice){rest.ptr + span, rest.len - span}))
         ws_fail(ws, WS_BAD_TEXT, "text is not UTF-8");
 }
 
