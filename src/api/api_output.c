@@ -120,14 +120,14 @@ static void output_on_head(struct http_call *call)
         output_begin(o, call);
     }
     if (o->gone)
-        http_up_cancel(call);
+        comfy_view_cancel(o->api->comfy, call);
 }
 
 static void output_on_part(struct http_call *call, struct slice part)
 {
     struct output *o = call->ctx;
     if (!o->gone && !http_write(o->req, part))
-        http_up_pause(call);
+        comfy_view_pause(o->api->comfy, call);
 }
 
 static void output_on_end(struct http_call *call, const struct err *err)
@@ -146,14 +146,14 @@ static void output_on_end(struct http_call *call, const struct err *err)
 static void output_on_drain(struct http_req *req)
 {
     struct output *o = http_req_data(req);
-    http_up_resume(&o->call);
+    comfy_view_resume(o->api->comfy, &o->call);
 }
 
 static void output_on_abort(struct http_req *req)
 {
     struct output *o = http_req_data(req);
     o->gone = true;
-    http_up_cancel(&o->call);
+    comfy_view_cancel(o->api->comfy, &o->call);
 }
 
 void output_send(struct api *api, struct http_req *req, struct task *t, unsigned index,
@@ -197,5 +197,5 @@ void output_send(struct api *api, struct http_req *req, struct task *t, unsigned
         .on_end = output_on_end,
         .ctx = o,
     };
-    http_up_start(comfy_http(api->comfy), &o->call);
+    comfy_view_start(api->comfy, &o->call);
 }

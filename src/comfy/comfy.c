@@ -1,5 +1,6 @@
 /* Requests to ComfyUI. What an answer means is the business of whoever asked. */
 #include "comfy_private.h"
+#include "http_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -262,6 +263,38 @@ enum err_code comfy_view_target(const struct progress_file *file, struct buf *ou
         add_query(out, "&type", file->type) != ERR_OK || out->len >= HTTP_TARGET_MAX)
         return ERR_INVALID;
     return ERR_OK;
+}
+
+void comfy_view_start(struct comfy *c, struct http_call *call)
+{
+    if (c->options.files != NULL)
+        http_files_start(c->options.files, call);
+    else
+        http_up_start(c->http, call);
+}
+
+void comfy_view_cancel(struct comfy *c, struct http_call *call)
+{
+    if (c->options.files != NULL)
+        http_files_cancel(call);
+    else
+        http_up_cancel(call);
+}
+
+void comfy_view_pause(struct comfy *c, struct http_call *call)
+{
+    if (c->options.files != NULL)
+        http_files_pause(call);
+    else
+        http_up_pause(call);
+}
+
+void comfy_view_resume(struct comfy *c, struct http_call *call)
+{
+    if (c->options.files != NULL)
+        http_files_resume(call);
+    else
+        http_up_resume(call);
 }
 
 static const char *const unusable_target = "/view"; /* answered 404: there is no such file */

@@ -26,8 +26,10 @@ enum {
     COMFY_REPLY_MAX = 64 * 1024 * 1024, /* history and queue repeat whole prompts */
 };
 
+struct http_files;
 struct comfy_options {
-    const char *host; /* in numbers */
+    struct http_files *files; /* NULL, or what answers for /view instead: there is no ComfyUI */
+    const char *host;         /* in numbers */
     unsigned port;
     /* Every message of the socket, decoded. */
     void (*on_event)(struct comfy *c, const struct event *e);
@@ -50,6 +52,11 @@ unsigned comfy_link(const struct comfy *c); /* another number for each socket */
 /* Does it take our prompt_id with a prompt, and interrupt by it (0.3.45; 0.3.57)? */
 bool comfy_takes_ids(const struct comfy *c);
 struct http_up *comfy_http(struct comfy *c);
+/* GET or HEAD of what comfy_view_target() names. As http_up_start() and the others. */
+void comfy_view_start(struct comfy *c, struct http_call *call);
+void comfy_view_cancel(struct comfy *c, struct http_call *call);
+void comfy_view_pause(struct comfy *c, struct http_call *call);
+void comfy_view_resume(struct comfy *c, struct http_call *call);
 
 /* One request and its answer; embedded by whoever asks, one at a time each. `done` comes exactly
  * once, from the loop; err == NULL: answered, whatever the status. Inside it the request may be

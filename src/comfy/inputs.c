@@ -1,5 +1,6 @@
 /* The way of a job; see the drawing in inputs.h. One input is in memory at a time. Decoding and
  * hashing run in libuv's pool: 32 MiB of them would hold up the loop for a tenth of a second. */
+#include "dir_file.h"
 #include "inputs_private.h"
 #include "media.h"
 #include "splice.h"
@@ -39,7 +40,7 @@ struct inputs_job {
     struct buf text;    /* the value, unescaped */
     struct buf content; /* the bytes of the file */
     uv_work_t work;
-    enum err_code work_code;
+    enum err_code work_code, kept_code;
     char hash[SHA256_TEXT + 1];
     const char *ending;
 
@@ -230,10 +231,16 @@ static void job_on_uploaded(struct comfy_request *r, const struct err *err)
     job_go_on(j);
 }
 
+/* The name of an upload, whichever way it gets there. */
+static void job_name(const struct inputs_job *j, char ret[NAME_MAX_LEN])
+{
+    (void)snprintf(ret, NAME_MAX_LEN, "%.*s.%s", NAME_HASH, j->hash, j->ending);
+}
+
 static void job_upload(struct inputs_job *j)
 {
     char name[NAME_MAX_LEN];
-    (void)snprintf(name, sizeof(name), "%.*s.%s", NAME_HASH, j->hash, j->ending);
+    job_name(j, name);
     j->req.done = job_on_uploaded;
     j->req.ctx = j;
     comfy_upload(j->in->options.comfy, &j->req, name, buf_slice(&j->content));
@@ -273,6 +280,9 @@ static void job_find_uploaded(struct inputs_job *j)
 static void job_on_work(uv_work_t *work)
 {
     struct inputs_job *j = CONTAINER_OF(work, struct inputs_job, work);
+    const char *dir = j->in->options.keep_dir; /* does not change */
+    char name[NAME_MAX_LEN];
+    char kept[DIR_NAME_MAX + 1];
     enum input_kind kind = job_input(j)->kind;
     j->work_code = ERR_OK;
     if (kind != INPUT_ADDRESS)
@@ -280,6 +290,36 @@ static void job_on_work(uv_work_t *work)
     j->ending = j->work_code == ERR_OK ? media_ending(buf_slice(&j->content)) : NULL;
     if (j->ending != NULL)
         sha256_hex(buf_slice(&j->content), j->hash);
+    if (j->ending == NULL || dir == NULL)
+        return;
+    job_name(j, name);
+    const struct dir_path path = {dir, "", name};
+    j->kept_code = dir_keep(&path, buf_slice(&j->content), DIR_KEEP_AS_IS, kept, NULL);
+}
+
+static void job_replace_by_kept(struct inputs_job *j)
+{
+    char token[NAME_MAX_LEN + 2];
+    char name[NAME_MAX_LEN];
+    job_name(j, name);
+    (void)snprintf(token, sizeof(token), "\"%s\"", name);
+    job_replace(j, token);
+}
+
+static void job_on_kept(struct inputs_job *j)
+{
+    if (j->ending != NULL && j->kept_code == ERR_OK) {
+        job_replace_by_kept(j);
+        return;
+    }
+    if (j->work_code == ERR_TOO_LARGE)
+        job_fail(j, false, ERR_TOO_LARGE, "it is too large");
+    else if (j->ending != NULL)
+        job_fail(j, true, j->kept_code, "it cannot be written to INPUT_DIR");
+    else
+        j->at++;
+    buf_done(&j->content);
+    job_go_on(j);
 }
 
 static void job_on_worked(uv_work_t *work, int status)
@@ -289,6 +329,10 @@ static void job_on_worked(uv_work_t *work, int status)
     (void)status; /* it is never cancelled */
     j->working = false;
     buf_done(&j->text);
+    if (j->in->options.keep_dir != NULL && !j->cancelled) {
+        job_on_kept(j);
+        return;
+    }
     if (j->ending != NULL && !j->cancelled) {
         job_find_uploaded(j);
         return;
@@ -396,11 +440,21 @@ static void job_ask_class(struct inputs_job *j, struct slice class_type)
     buf_done(&target);
 }
 
+static bool input_is_kept(const struct input *i)
+{
+    return i->sure && i->kind != INPUT_ADDRESS && i->value.len / 4 * 3 > INPUTS_KEEP_MIN;
+}
+
 /* The next input: is it one at all? */
 static void job_turn(struct inputs_job *j)
 {
     const struct input *i = job_input(j);
     struct slice class_type = j->prompt->nodes[i->node].class_type;
+    if (j->in->options.keep_dir != NULL && !input_is_kept(i)) {
+        j->at++;
+        job_go_on(j);
+        return;
+    }
     if (i->sure) {
         job_obtain(j);
         return;

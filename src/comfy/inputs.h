@@ -6,6 +6,11 @@
  *                                                                ▲  (a worker thread)    │
  *                                                                └──────── next one ─────┘
  *
+ * Where there is no ComfyUI, but its input directory (a front door), only what is large is seen to,
+ * and only LoadImage's and LoadImageMask's `image`, because nobody can be asked about other
+ * classes: it is kept as a file of the same name there. What cannot be read is left for ComfyUI's
+ * side to refuse.
+ *
  * What was uploaded is remembered for ComfyUI's present life: the same content is sent once, unless
  * ComfyUI no longer has the file (it is asked).
  */
@@ -17,16 +22,18 @@
 #include "prompt.h"
 
 enum {
-    INPUTS_MAX = 64,            /* of one prompt */
-    INPUTS_BASE64_MIN = 64,     /* letters; a shorter string is a name */
-    INPUTS_CLASSES_MAX = 1024,  /* remembered */
-    INPUTS_UPLOADED_MAX = 4096, /* remembered */
+    INPUTS_MAX = 64,               /* of one prompt */
+    INPUTS_BASE64_MIN = 64,        /* letters; a shorter string is a name */
+    INPUTS_CLASSES_MAX = 1024,     /* remembered */
+    INPUTS_UPLOADED_MAX = 4096,    /* remembered */
+    INPUTS_KEEP_MIN = 1024 * 1024, /* smaller ones stay in the prompt */
 };
 
 struct inputs;
 struct inputs_job;
 
 struct inputs_options {
+    const char *keep_dir; /* NULL, or the input directory of a ComfyUI that is elsewhere */
     struct comfy *comfy;
     struct https *https;
     size_t bytes_max;  /* of one input */

@@ -95,7 +95,7 @@ static void result_on_head(struct http_call *call)
     else if (!result_is_the_one(result_output(r), call))
         result_fail(r, ERR_CORRUPT, "it was overwritten: it is not the file that was made");
     if (r->err.code != ERR_OK)
-        http_up_cancel(call);
+        comfy_view_cancel(r->comfy, call);
 }
 
 static void result_encode(struct result *r, struct slice part)
@@ -117,12 +117,12 @@ static void result_on_part(struct http_call *call, struct slice part)
     r->received += part.len;
     if (r->received > result_output(r)->size) {
         result_fail(r, ERR_PROTOCOL, "it is not the file that was made");
-        http_up_cancel(call);
+        comfy_view_cancel(r->comfy, call);
         return;
     }
     result_encode(r, part);
     if (r->full)
-        http_up_pause(call);
+        comfy_view_pause(r->comfy, call);
 }
 
 static void result_on_end(struct http_call *call, const struct err *err)
@@ -157,7 +157,7 @@ static void result_fetch(struct result *r, const struct task_output *o, const ch
         .on_end = result_on_end,
         .ctx = r,
     };
-    http_up_start(comfy_http(r->comfy), &r->call);
+    comfy_view_start(r->comfy, &r->call);
 }
 
 static void result_end_output(struct result *r)
@@ -275,7 +275,7 @@ void result_resume(struct result *r)
 {
     r->full = false;
     if (r->fetching)
-        http_up_resume(&r->call);
+        comfy_view_resume(r->comfy, &r->call);
     else
         result_step_later(r);
 }
@@ -284,7 +284,7 @@ void result_cancel(struct result *r)
 {
     r->cancelled = true;
     if (r->fetching)
-        http_up_cancel(&r->call);
+        comfy_view_cancel(r->comfy, &r->call);
     else
         result_step_later(r);
 }
