@@ -65,7 +65,8 @@ static unsigned key_ttl_s(const struct redis_names *names, const char *key)
         return 0;
     if (key_has(key, "~run") || key_has(key, "~prompt"))
         return names->ttl_s + 2 * DAY_S;
-    return key_has(key, "~end") ? names->ttl_s + DAY_S : names->ttl_s;
+    bool decides = key_has(key, "~end") || key_has(key, "~take");
+    return decides ? names->ttl_s + DAY_S : names->ttl_s;
 }
 
 static const char *write_verb(const struct redis_write *write)

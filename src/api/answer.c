@@ -29,6 +29,8 @@ static const struct {
     [FAILURE_INPUT] = {400, "RequestParamsError"},
     [FAILURE_TIMEOUT] = {504, "CallComfyUIPromptError"},
     [FAILURE_STALLED] = {504, "CallComfyUIPromptError"},
+    [FAILURE_GPU_REFUSED] = {502, "CallComfyUIPromptError"},
+    [FAILURE_GPU_UNREACHABLE] = {503, "CallComfyUIPromptError"},
     [FAILURE_INVALID_JSON] = {400, "RequestParamsError"},
     [FAILURE_JSON_TOO_COMPLEX] = {400, "RequestParamsError"},
     [FAILURE_NOT_A_PROMPT] = {400, "RequestParamsError"},

@@ -48,7 +48,13 @@ struct failure *failure_read(struct slice object)
 bool failure_is_passing(enum failure_code code)
 {
     return code == FAILURE_COMFYUI_DIED || code == FAILURE_STARTING || code == FAILURE_GAVE_UP ||
-           code == FAILURE_STOPPING || code == FAILURE_OWNER_DIED || code == FAILURE_CALLER_LEFT;
+           code == FAILURE_STOPPING || code == FAILURE_OWNER_DIED || code == FAILURE_CALLER_LEFT ||
+           code == FAILURE_GPU_UNREACHABLE;
+}
+
+bool failure_is_doors(enum failure_code code)
+{
+    return code == FAILURE_CALLER_LEFT || code == FAILURE_GPU_UNREACHABLE;
 }
 
 bool failure_is_cancel(enum failure_code code)

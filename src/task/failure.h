@@ -29,6 +29,8 @@
     X(FAILURE_INPUT, "bad_input")             /* an input that cannot be fetched or read */        \
     X(FAILURE_TIMEOUT, "run_timeout")                                                              \
     X(FAILURE_STALLED, "stalled")                                                                  \
+    X(FAILURE_GPU_REFUSED, "gpu_refused")         /* RUN_URL will never take it */                 \
+    X(FAILURE_GPU_UNREACHABLE, "gpu_unreachable") /* RUN_URL did not take it in time */            \
     /* What came is no prompt. A task only where nobody reads the answer: asynchronous calls. */   \
     X(FAILURE_INVALID_JSON, "invalid_json")                                                        \
     X(FAILURE_JSON_TOO_COMPLEX, "json_too_complex")                                                \
@@ -63,6 +65,8 @@ struct failure *failure_new(enum failure_code code, const char *fmt, ...) PRINTF
 struct failure *failure_read(struct slice object);
 /* Nothing was wrong with the task: the same may work elsewhere or later. */
 bool failure_is_passing(enum failure_code code);
+/* The front door has taken the task back: its call, which comes all the same, is for nothing. */
+bool failure_is_doors(enum failure_code code);
 /* It was not wanted any more. */
 bool failure_is_cancel(enum failure_code code);
 /* There was no prompt. */

@@ -67,6 +67,8 @@ void record_render(const struct task *t, struct buf *out)
     buf_addf(out, ",\"request_id\":\"%s\",\"prompt_sha256\":\"%s\",\"seeds\":%s", t->request_id,
              t->prompt.sha256, t->prompt.seeds.ptr);
     add_phases(t, out);
+    if (task_offers(t))
+        buf_adds(out, ",\"offered\":true");
     buf_addf(out, ",\"progress\":%.4g",
              t->status == TASK_SUCCEEDED ? 1.0 : progress_share(&t->progress));
     buf_adds(out, ",\"error\":");

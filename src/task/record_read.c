@@ -56,6 +56,8 @@ enum err_code record_parse(struct record *ret, struct slice text, struct err *er
     ret->finished_ms = number_member(top, "finished");
     ret->created_ms = number_member(top, "created");
     ret->started_ms = number_member(top, "started");
+    ret->updated_ms = number_member(top, "updated");
+    ret->offered = member(top, "offered", JSON_TRUE).len > 0;
     if (!json_get(top, "metadata", &ret->metadata))
         ret->metadata = SLICE_EMPTY;
     return ERR_OK;
@@ -109,6 +111,7 @@ static void show_origin(struct task *t, const struct record *r)
     (void)snprintf(t->prompt_id, sizeof(t->prompt_id), "%.*s", SLICE_ARGS(r->prompt_id));
     (void)snprintf(t->instance, sizeof(t->instance), "%.*s", SLICE_ARGS(r->instance));
     t->created_ms = r->created_ms;
+    t->updated_ms = r->updated_ms;
     t->started_ms = r->started_ms;
     buf_reset(&t->prompt.seeds); /* a caller's own prompt got others, which nobody runs */
     buf_add(&t->prompt.seeds, r->seeds.len > 0 ? r->seeds : SLICE("{}"));
@@ -133,6 +136,7 @@ void task_show_record(struct task *t, const struct record *r, struct blob *text)
         t->failure = failure_new(FAILURE_COMFYUI_ERROR, "the record does not say what went wrong");
     show_origin(t, r);
     t->status = r->status;
+    t->offered = r->offered && !task_status_is_end(r->status);
     t->attempt = r->attempt;
     t->rev = r->rev;
     blob_unref(t->source);

@@ -211,6 +211,7 @@ struct task *task_new(struct task_hub *h, struct task_spec *spec)
     t->redelivered = spec->redelivered;
     t->must_store = spec->must_store;
     t->wish = spec->take_refusal;
+    t->called = spec->called;
     t->attempt = t->first_attempt = t->wished_from = 1;
     t->verified_at = t->beat_at = clock_mono_ms();
     (void)snprintf(t->instance, sizeof(t->instance), "%s", task_hub_options(h)->instance);
@@ -311,7 +312,9 @@ const struct err *task_refused(const struct task *t)
 
 bool task_is_accepted(const struct task *t)
 {
-    return t->state != STATE_CLAIMING && t->refused.code == ERR_OK;
+    bool is_sure = !task_is_at_door(t) || t->state == STATE_ENDED ||
+                   (t->state == STATE_MIRROR && t->calling != CALLING_ASKS && t->wish == NULL);
+    return t->state != STATE_CLAIMING && t->refused.code == ERR_OK && is_sure;
 }
 
 bool task_is_known(const struct task *t)

@@ -84,7 +84,8 @@ bool task_has_ended(const struct task *t);
  * ERR_EXISTS: its id has another prompt. ERR_NOT_FOUND: followed, and the store does not know it.
  * ERR_UNAVAILABLE, ERR_CORRUPT: the store. NULL: it was not refused. */
 const struct err *task_refused(const struct task *t);
-/* The store knows it (or was asked in vain): it will run, or runs, or has ended. */
+/* The store knows it (or was asked in vain): it will run, or runs, or has ended. At a front door:
+ * RUN_URL, too, knows it. */
 bool task_is_accepted(const struct task *t);
 /* Does it know how it is? Not while the store is asked whose its id is, nor when another instance
  * has it and was not looked at yet: then the record is nearer to the truth than this task. */
@@ -92,6 +93,8 @@ bool task_is_known(const struct task *t);
 /* Does another instance run it? */
 bool task_is_mirror(const struct task *t);
 unsigned task_attempt(const struct task *t);
+/* By a front door, and as far as is known nobody has taken it yet. */
+bool task_is_offered(const struct task *t);
 /* Is the end in the store? Meaningful once it has ended and on_end was called. */
 bool task_is_stored(const struct task *t);
 const char *task_status_name(enum task_status s);

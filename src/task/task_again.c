@@ -56,6 +56,7 @@ void task_begin_again(struct task *t)
     t->heads = NULL;
     t->output_count = t->output_next = 0;
     t->status = TASK_QUEUED;
+    t->offered = t->taken = false;
     t->rev++;
     t->updated_ms = clock_wall_ms();
     task_set_timer(t, UINT64_MAX);

@@ -110,7 +110,12 @@ static void set_value(struct store_op *op, struct buf *take_text)
 
 static void claim_won(struct task *t, uint64_t asked_at)
 {
+    if (task_is_at_door(t)) {
+        task_offer_claimed(t);
+        return;
+    }
     t->claimed = true;
+    t->takes = false;
     t->must_store = false; /* its caller is answered: no later attempt is refused for the store */
     t->verified_at = asked_at;
     task_store_begin(t);
@@ -129,15 +134,22 @@ static void claim_on_done(struct store_op *op)
     struct err err = op->err;
     uint64_t asked_at = op->started_ms;
     bool recorded = op->doc[op->n - 1].result == ERR_OK;
+    /* What is offered is nothing without the store; what is taken back is tried again. */
+    bool must_store = task_is_at_door(t) ? !t->takes : t->must_store;
     t->look_busy = false;
     if (t->state == STATE_ENDED) {
         /* the hub gave it up meanwhile */
-    } else if (claim == ERR_OK && (recorded || !t->must_store)) {
+    } else if (claim == ERR_OK && (recorded || !must_store)) {
         claim_won(t, asked_at);
+    } else if (t->takes && (claim == ERR_EXISTS || !must_store)) {
+        t->takes = false;
+        t->taken = claim == ERR_EXISTS;
+        task_mirror_start(t, t->attempt);
     } else if (claim == ERR_EXISTS) {
         task_claim_look(t);
-    } else if (t->must_store) {
-        task_refuse(t, ERR_UNAVAILABLE, "the task could not be stored: %s", err.msg);
+    } else if (must_store) {
+        task_refuse(t, err.code == ERR_TOO_LARGE ? err.code : ERR_UNAVAILABLE,
+                    "the task could not be stored: %s", err.msg);
     } else {
         log_warn("store", "task %s goes on without a claim: %s", t->id, err.msg);
         claim_won(t, asked_at);
@@ -161,18 +173,46 @@ static void add_prompt(struct store_op *op, const struct task *t)
     }
 }
 
-/* Fences the attempt before, if it was ours; creates the claim; writes the record. */
-void task_claim_start(struct task *t)
+static struct store_op *claim_begin(struct task *t)
 {
     struct store_op *op = &t->look_op;
-    struct buf text;
-    bool large = t->prompt.text.len > TASK_CLAIM_PROMPT_MAX;
     ASSERT(!t->live && t->live_ends == 0 && !t->look_busy);
     t->state = STATE_CLAIMING;
     t->claimed = false;
     task_hub_place(t->hub, t, PLACE_CLAIMING);
     (void)snprintf(t->instance, sizeof(t->instance), "%s", task_hub_options(t->hub)->instance);
     *op = (struct store_op){.deadline_ms = TASK_CLAIM_MS, .done = claim_on_done, .ctx = t};
+    return op;
+}
+
+static void claim_run(struct task *t)
+{
+    t->look_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, &t->look_op);
+}
+
+static void add_claim(struct store_op *op, const struct task *t, const char *what, bool with_prompt)
+{
+    struct buf text;
+    add_doc(op, STORE_CREATE, t, what, t->attempt);
+    buf_init(&text, SIZE_MAX);
+    task_claim_document(t, with_prompt, &text);
+    set_value(op, &text);
+}
+
+static void add_record(struct store_op *op, struct task *t)
+{
+    add_doc(op, STORE_PUT, t, "task", 0);
+    op->doc[op->n - 1].value = blob_ref(task_record(t));
+}
+
+/* Fences the attempt before, if it was ours; creates the claim; writes the record. */
+void task_claim_start(struct task *t)
+{
+    struct buf text;
+    bool large = t->prompt.text.len > TASK_CLAIM_PROMPT_MAX;
+    struct store_op *op = claim_begin(t);
     if (t->fence) {
         add_doc(op, STORE_CREATE, t, "end", t->attempt - 1);
         buf_init(&text, SIZE_MAX);
@@ -180,17 +220,25 @@ void task_claim_start(struct task *t)
         set_value(op, &text);
         t->fence = false;
     }
-    add_doc(op, STORE_CREATE, t, "run", t->attempt);
-    buf_init(&text, SIZE_MAX);
-    task_claim_document(t, !large, &text);
-    set_value(op, &text);
+    add_claim(op, t, "run", !large);
     if (large)
         add_prompt(op, t);
-    add_doc(op, STORE_PUT, t, "task", 0);
-    op->doc[op->n - 1].value = blob_ref(task_record(t));
-    t->look_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, op);
+    add_record(op, t);
+    /* A door that is frozen with this in its hands is taken for dead: it must not offer again what
+     * others have run since. Who runs it itself is kept from that by its lease. */
+    if (task_is_at_door(t))
+        op->not_after_ms = clock_mono_ms() + task_hub_options(t->hub)->lease_ms / 2;
+    claim_run(t);
+}
+
+void task_take(struct task *t)
+{
+    struct store_op *op = claim_begin(t);
+    t->takes = true;
+    add_claim(op, t, "take", false);
+    if (!task_is_at_door(t)) /* there its end follows at once */
+        add_record(op, t);
+    claim_run(t);
 }
 
 void task_claim_marker(const struct task *t, struct buf *out)
@@ -211,9 +259,11 @@ static bool deserves_another(const struct task *t, const struct record *r)
     if (r->status == TASK_SUCCEEDED)
         return false;
     if (!redelivery)
-        return true;
+        return t->called == 0; /* a call is for one attempt, which has ended */
     struct failure *f = r->error.len > 0 ? failure_read(r->error) : NULL;
     bool worth = f != NULL && failure_is_passing(f->code);
+    if (t->called > 0 && f != NULL && failure_is_doors(f->code))
+        worth = false;
     failure_free(f);
     return worth && r->attempt < task_hub_options(t->hub)->max_attempts;
 }
@@ -237,7 +287,7 @@ static void claim_next(struct task *t, const struct record *r)
     task_claim_start(t);
 }
 
-static void claim_judge(struct task *t, const struct record *r, struct blob *text)
+void task_claim_judge(struct task *t, const struct record *r, struct blob *text)
 {
     bool same = slice_is(r->prompt_sha256, t->prompt.sha256);
     if (!same && is_refusal(r) && r->attempt >= t->attempt) {
@@ -265,7 +315,7 @@ static void claim_on_looked(struct store_op *op)
         blob_unref(text);
     } else if (op->doc[0].result == ERR_OK) {
         if (record_parse(&r, blob_slice(text), &err) == ERR_OK)
-            claim_judge(t, &r, text);
+            task_claim_judge(t, &r, text);
         else
             task_refuse(t, ERR_CORRUPT, "%s", err.msg);
         blob_unref(text);

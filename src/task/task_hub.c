@@ -301,7 +301,9 @@ void task_hub_enqueue(struct task_hub *h, struct task *t)
 static enum err_code hub_join(struct task *t, struct task_spec *spec, struct task **ret,
                               bool *ret_joined, struct err *err)
 {
-    if (t->prompt.sha256[0] == '\0' && spec->take_refusal == NULL)
+    if (spec->called > 0)
+        t->called = spec->called; /* the store knows which prompt */
+    else if (t->prompt.sha256[0] == '\0' && spec->take_refusal == NULL)
         task_take_prompt(t, spec->take_prompt); /* just found in the store: its record will tell */
     else if (strcmp(t->prompt.sha256, spec->take_prompt->sha256) != 0)
         return err_set(err, ERR_EXISTS, "task %s has another prompt", t->id);
@@ -343,13 +345,19 @@ enum err_code task_hub_create(struct task_hub *h, struct task_spec *spec, struct
     enum err_code code = hub_may_create(h, spec, err);
     if (code != ERR_OK)
         return code;
-    if (h->options.folder_per_task && spec->take_refusal == NULL &&
+    if (h->options.folder_per_task && spec->take_refusal == NULL && spec->called == 0 &&
         prompt_set_folder(spec->take_prompt, spec->id) != ERR_OK)
         return err_set(err, ERR_BUSY, "the prompt does not fit into memory");
     t = hub_add(h, spec);
     *ret = task_ref(t);
     *ret_joined = false;
-    if (t->given) {
+    if (h->options.caller != NULL)
+        t->given = t->must_store = true; /* nobody else will ever see it but by the store */
+    if (t->called > 0) {
+        task_call_start(t);
+    } else if (h->options.caller != NULL) {
+        task_offer_start(t);
+    } else if (t->given) {
         task_claim_start(t);
     } else {
         task_store_first(t);
@@ -388,6 +396,22 @@ void task_hub_adopt(struct task_hub *h, const char *id)
     struct task *t = hub_add(h, &spec);
     t->adopted = true;
     task_mirror_start(t, 0);
+}
+
+void task_hub_remind(struct task_hub *h, const char *id)
+{
+    if (h->options.caller != NULL)
+        task_hub_adopt(h, id);
+}
+
+void task_hub_withdraw(struct task_hub *h, const char *id)
+{
+    task_hub_remind(h, id);
+    struct task *t = task_hub_find(h, slice_of(id));
+    if (h->options.caller != NULL && t != NULL) {
+        task_cancel(t, "cancelled by a request");
+        task_mirror_hurry(t);
+    }
 }
 
 /* Its news are first-hand, or those of a view that goes on anyway. One that still asks the store
@@ -652,6 +676,8 @@ void task_hub_drain(struct task_hub *h, void (*drained)(void *ctx), void *ctx)
         struct task *t = CONTAINER_OF(node, struct task, link);
         if ((t->adopted || t->follows) && t->state == STATE_MIRROR)
             task_take_fate(t, stopping_failure(h));
+        else
+            task_mirror_hurry(t);
     }
     hub_look_if_drained(h);
 }

@@ -10,7 +10,16 @@
 
 struct task_hub;
 
+/* How a front door has its tasks run: task_offer.c. */
+struct task_caller {
+    /* Asks whoever has a ComfyUI to run this attempt of the task. task_called() follows, once, from
+     * the loop; the callee holds a reference meanwhile. */
+    void (*call)(void *ctx, struct task *t);
+    void *ctx;
+};
+
 struct task_hub_options {
+    const struct task_caller *caller; /* NULL: prompts are run here */
     struct supervisor *supervisor;
     struct comfy *comfy;
     struct inputs *inputs; /* NULL: inputs that are files are left alone */
@@ -43,6 +52,8 @@ struct task_spec {
     /* What came is no prompt: take_prompt has its digest and nothing else, and the task, which is
      * claimed and recorded like any other, ends with this. Taken on success. NULL: it is one. */
     struct failure *take_refusal;
+    unsigned called; /* a front door's call: for this attempt, whose prompt lies in the store; then
+                        take_prompt is empty. 0: it is none */
 };
 /* OK: *ret is a reference. *ret_joined: a task of this id and prompt was here already. Whether a
  * given id is free is for the store to say: see task_refused(). ERR_EXISTS: one with another prompt
@@ -62,6 +73,15 @@ struct task *task_of_record(struct task_hub *h, const char *id, struct slice tex
  * followed already. ERR_UNAVAILABLE: stopping. */
 enum err_code task_hub_follow(struct task_hub *h, const char *id, struct task **ret,
                               struct err *err) MUST_CHECK;
+/* A front door only. Somebody has looked at the record of a task that is offered since so long
+ * ago: was RUN_URL ever asked to run it? If not, it is asked now. */
+void task_hub_remind(struct task_hub *h, const char *id);
+/* The same. It is not wanted: ends as cancelled, unless somebody has taken it (who has learned it
+ * from its `~ctl` then). */
+void task_hub_withdraw(struct task_hub *h, const char *id);
+/* The answer to task_caller.call(), from the loop. NULL: taken over. Else the task ends with it
+ * unless somebody has taken it all the same. */
+void task_called(struct task *t, struct failure *take_why);
 /* A task of this process by its id, or NULL; a borrowed pointer. */
 struct task *task_hub_find(struct task_hub *h, struct slice id);
 /* 0: runs next; -1: does not wait. */

@@ -65,7 +65,7 @@ static void lease_verify(struct task *t)
 
 /* {"cancel": {"attempt": n, …}}: that attempt is not wanted any more, nor those that follow it
  * without anybody having asked again (after a crash, after a takeover). */
-static void ctl_obey(struct task *t, struct slice text)
+void task_obey(struct task *t, struct slice text)
 {
     struct slice value;
     int64_t attempt;
@@ -84,7 +84,7 @@ static void ctl_on_done(struct store_op *op)
     if (doc->result == ERR_OK || doc->result == ERR_EXISTS)
         t->ctl_made = true;
     if (doc->verb == STORE_GET && doc->result == ERR_OK) {
-        ctl_obey(t, blob_slice(doc->value));
+        task_obey(t, blob_slice(doc->value));
         blob_unref(doc->value);
     }
     closer_release(&t->closer);

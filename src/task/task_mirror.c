@@ -81,7 +81,8 @@ static bool mirror_is_over(struct store_op *op)
 
 static bool mirror_is_wanted(const struct task *t)
 {
-    return t->adopted || task_has_watch(t);
+    return t->adopted || task_has_watch(t) || t->calling == CALLING_LOOK ||
+           t->calling == CALLING_ASKS || (t->wish != NULL && task_is_at_door(t));
 }
 
 /* --- taking over ----------------------------------------------------------------------------- */
@@ -103,6 +104,16 @@ static void mirror_claim(struct task *t)
     t->rev = mirror_next_rev(t);
     task_begin_again(t);
     task_claim_start(t);
+}
+
+void task_mirror_take(struct task *t)
+{
+    mirror_leave(t);
+    t->attempt = t->wished_from = t->seen_attempt;
+    t->rev = mirror_next_rev(t);
+    if (!task_is_at_door(t))
+        task_begin_again(t);
+    task_take(t);
 }
 
 static void mirror_conclude(struct task *t)
@@ -196,6 +207,8 @@ static void mirror_on_prompt(struct store_op *op)
     bool found = result == ERR_OK && task_claim_read_prompt(t, blob_slice(text), NULL) == ERR_OK;
     if (found && clock_mono_ms() - op->started_ms >= task_hub_options(t->hub)->lease_ms / 4)
         mirror_pause(t, true); /* we were frozen ourselves: the owner may have written since */
+    else if (found && task_is_offered(t))
+        task_mirror_take(t);
     else if (found)
         mirror_fence(t);
     else if (result == ERR_OK && claim)
@@ -212,7 +225,7 @@ static void mirror_on_prompt(struct store_op *op)
 static void mirror_take_over(struct task *t)
 {
     unsigned max = task_hub_options(t->hub)->max_attempts;
-    if (t->seen_attempt >= max) {
+    if (t->seen_attempt >= max && !task_is_offered(t)) {
         mirror_conclude(t);
         return;
     }
@@ -250,6 +263,10 @@ static bool mirror_judge(struct task *t, const struct record *r, struct blob *te
         task_refuse(t, ERR_EXISTS, "task %s has another prompt", t->id);
         return true;
     }
+    if (r->attempt > t->seen_attempt || !r->offered)
+        t->taken = false;
+    if (r->attempt > t->seen_attempt && t->calling == CALLING_ASKED)
+        t->calling = CALLING_NOT;
     t->seen_attempt = r->attempt;
     t->seen_rev = r->rev;
     t->seen_at = clock_mono_ms();
@@ -263,6 +280,22 @@ static bool mirror_judge(struct task *t, const struct record *r, struct blob *te
     t->change_told = true;
     later_add(task_hub_later(t->hub), &t->notice);
     return false;
+}
+
+/* An offered attempt has no owner who could have died. Who was called for it takes it at once. A
+ * front door, which can only have another called, lets those go first who can run it. */
+static void mirror_go_on(struct task *t, uint64_t still_ms, bool news)
+{
+    uint64_t lease_ms = task_hub_options(t->hub)->lease_ms;
+    bool is_still = still_ms >= (task_is_at_door(t) ? 2 * lease_ms : lease_ms);
+    bool due = is_still || (task_is_offered(t) && t->called >= t->attempt);
+    bool may = !task_is_offered(t) || !task_is_at_door(t);
+    if (task_offer_step(t, is_still))
+        return;
+    if (due && may && mirror_is_wanted(t) && !t->follows)
+        mirror_take_over(t);
+    else
+        mirror_pause(t, news);
 }
 
 static void mirror_on_looked(struct store_op *op)
@@ -287,10 +320,7 @@ static void mirror_on_looked(struct store_op *op)
     if (!over) {
         /* Up to the moment of asking: we may have been frozen with the answer in our hands. */
         uint64_t still = op->started_ms > t->seen_at ? op->started_ms - t->seen_at : 0;
-        if (still >= task_hub_options(t->hub)->lease_ms && mirror_is_wanted(t) && !t->follows)
-            mirror_take_over(t);
-        else
-            mirror_pause(t, news);
+        mirror_go_on(t, still, news);
     }
     closer_release(&t->closer);
 }

@@ -25,9 +25,10 @@ enum {
     TASK_LIVE_AFTER_MS = 200,
     TASK_CLAIM_MS = 10000, /* the store answers within this, or the task goes on without it */
     TASK_CLAIM_PROMPT_MAX = 64 * 1024, /* a larger prompt gets a document of its own */
-    TASK_MIRROR_MS = 20,               /* between looks at a record that changes … */
-    TASK_MIRROR_MAX_MS = 1000,         /* … and at one that does not */
-    TASK_CTL_AFTER_MS = 2000, /* a run that takes so long may be cancelled from elsewhere */
+    TASK_OFFER_PROMPT_MAX = 15 * 1024 * 1024,
+    TASK_MIRROR_MS = 20,       /* between looks at a record that changes … */
+    TASK_MIRROR_MAX_MS = 1000, /* … and at one that does not */
+    TASK_CTL_AFTER_MS = 2000,  /* a run that takes so long may be cancelled from elsewhere */
     TASK_CTL_MS = 1000,
     TASK_PROMPT_ID_MAX = 64,
 };
@@ -52,6 +53,14 @@ enum task_place { PLACE_NONE, PLACE_CLAIMING, PLACE_WAITING, PLACE_ACTIVE, PLACE
 enum look_step { LOOK_HISTORY, LOOK_QUEUE, LOOK_HISTORY_AGAIN, LOOK_PAUSE };
 enum mirror_step { MIRROR_LOOK, MIRROR_FENCE, MIRROR_END, MIRROR_PROMPT, MIRROR_PAUSE };
 enum cancel_step { CANCEL_DELETE, CANCEL_LOOK, CANCEL_INTERRUPT, CANCEL_HISTORY, CANCEL_PAUSE };
+
+/* Does RUN_URL know that it shall run an offered task? */
+enum task_calling {
+    CALLING_NOT,   /* not asked by us */
+    CALLING_LOOK,  /* asking the store whether it was asked */
+    CALLING_ASKS,  /* the owner of `caller` is at it */
+    CALLING_ASKED, /* it took the call */
+};
 
 struct task_head { /* one HEAD in flight */
     struct comfy_request req;
@@ -157,6 +166,13 @@ struct task {
     unsigned seen_attempt;
     enum mirror_step mirror;
 
+    /* the front door: task_offer.c */
+    bool offered;    /* so says the record: this attempt is for whoever takes it first */
+    bool taken;      /* somebody has; the record does not say so yet */
+    bool takes;      /* the claim under way is for an offered attempt */
+    unsigned called; /* a front door asks, or asked, for this attempt; 0: who asks has the prompt */
+    enum task_calling calling;
+
     struct store_live live_record, live_nodes;
     bool live;
     unsigned live_ends;
@@ -240,7 +256,8 @@ struct record {
     unsigned attempt;
     uint64_t rev;
     bool given;
-    uint64_t created_ms, started_ms, finished_ms;
+    bool offered; /* by a front door; nobody has taken the attempt yet */
+    uint64_t created_ms, started_ms, finished_ms, updated_ms;
     struct slice id;
     struct slice prompt_sha256, request_id, instance,
         prompt_id;                                       /* inside their quotes; plain characters */
@@ -266,7 +283,11 @@ void task_finish_unwanted(struct task *t);                 /* as its wish or fat
 void task_claim_marker(const struct task *t, struct buf *out);
 void task_shown_end(struct task *t);
 void task_claim_start(struct task *t); /* of t->attempt, whose prompt is t->prompt */
-void task_claim_look(struct task *t);  /* the claim is taken: by whom, and how far is it? */
+/* Takes the offered attempt t->attempt: to run it, or at a front door to end it. */
+void task_take(struct task *t);
+void task_claim_look(struct task *t); /* the claim is taken: by whom, and how far is it? */
+struct record;
+void task_claim_judge(struct task *t, const struct record *r, struct blob *text);
 void task_refuse(struct task *t, enum err_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* {"prompt":…, …}: everything that another process needs to go on with it. */
 void task_claim_document(const struct task *t, bool with_prompt, struct buf *out);
@@ -279,10 +300,25 @@ void task_mirror_start(struct task *t, unsigned attempt);
 void task_mirror_follow(struct task *t, unsigned attempt);
 void task_mirror_step(struct task *t);  /* its timer has fired */
 void task_mirror_hurry(struct task *t); /* somebody waits for it now */
+void task_mirror_take(struct task *t);  /* leaves the record to take what it offers */
 /* The end of our attempt was refused: somebody else ended it, or took it over. */
 void task_mirror_after_loss(struct task *t);
 
+/* task_offer.c */
+/* A call of a front door: whose prompt lies in the store. */
+void task_call_start(struct task *t);
+/* The prompt of a front door's own task: what of it is large goes to INPUT_DIR, then it is claimed.
+ */
+void task_offer_start(struct task *t);
+/* A claim was won where nothing runs: of a new attempt, or of one that is withdrawn. */
+void task_offer_claimed(struct task *t);
+bool task_is_at_door(const struct task *t);
+bool task_offers(const struct task *t); /* the record says "offered" */
+/* The record was looked at and does not tell the end. True: the mirror was left. */
+bool task_offer_step(struct task *t, bool is_still);
+
 /* task_lease.c */
+void task_obey(struct task *t, struct slice text); /* the wishes in <id>~ctl */
 void task_lease_tick(struct task *t, uint64_t now);
 bool task_lease_holds(const struct task *t);
 uint64_t task_lease_end(const struct task *t); /* for store operations' not_after_ms */

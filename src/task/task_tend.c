@@ -98,12 +98,13 @@ static void tend_on_removed(struct store_op *op)
  */
 static bool tend_key(const struct task_tend *r, unsigned n, char key[STORE_KEY_MAX + 1])
 {
+    static const char *const each[] = {"run", "call", "take", "end"};
     static const char *const rest[] = {"~prompt", "~ctl", "", "~task"};
-    if (n < r->attempts * 2)
-        (void)snprintf(key, STORE_KEY_MAX + 1, "%s~%s.%u", r->id, n % 2 == 0 ? "run" : "end",
-                       n / 2 + 1);
-    else if (n - r->attempts * 2 < ARRAY_LEN(rest))
-        (void)snprintf(key, STORE_KEY_MAX + 1, "%s%s", r->id, rest[n - r->attempts * 2]);
+    unsigned kinds = ARRAY_LEN(each);
+    if (n < r->attempts * kinds)
+        (void)snprintf(key, STORE_KEY_MAX + 1, "%s~%s.%u", r->id, each[n % kinds], n / kinds + 1);
+    else if (n - r->attempts * kinds < ARRAY_LEN(rest))
+        (void)snprintf(key, STORE_KEY_MAX + 1, "%s%s", r->id, rest[n - r->attempts * kinds]);
     else
         return false;
     return true;

@@ -1,0 +1,340 @@
+/* A task whose prompt comes to one place and is run at another: a front door, which has no ComfyUI,
+ * and whoever has one and shares the store with it.
+ *
+ *      front door                          the store                         who has a ComfyUI
+ *
+ *   large inputs ─► INPUT_DIR
+ *   CLAIMING  ──────────────────► ~run.n {claim, prompt}, ~task "offered"
+ *   MIRROR: asks RUN_URL ─ {task_id, attempt: n} ─────────────────────────► CLAIMING: reads them
+ *     │        └ it took the call ─► ~call.n                                     │
+ *     │                           ~take.n, ~task ◄───────────────────────── takes attempt n
+ *     │ follows ~task ◄────────── ~task, ~end.n  ◄───────────────────────── runs it, ends it
+ *
+ * The door's claim says whose prompt the id has (409 for others), and that attempt n is to be had:
+ * it is nobody's run. Whoever creates `~take.n` owns the attempt; from then on all is as if it had
+ * created `~run.n` itself: lease, takeover, end. So calls may come as often as they like, late, or
+ * twice at once: each names its attempt, and one of them takes it.
+ *
+ * The door takes an attempt, too, when it is not wanted any more (cancelled, its caller gone,
+ * RUN_URL refuses it, RUN_TIMEOUT): to end it. If that fails somebody runs it, who finds the wish
+ * in `~ctl`.
+ *
+ * A door that dies after its claim and before RUN_URL took the call leaves an offer without
+ * `~call.n`. Who wants the task at a door (a caller with the same id, a look at its status that is
+ * a lease later, the tending of stored tasks) finds that and has RUN_URL asked. An offer whose call
+ * was taken is left to whoever took it; looking on asks nobody for anything.
+ *
+ * Who takes an attempt and dies before its record says so leaves `~take.n` and an offer: whoever
+ * wants to take it too waits for a lease, then takes over as from any dead owner. */
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+
+bool task_is_at_door(const struct task *t)
+{
+    return task_hub_options(t->hub)->caller != NULL;
+}
+
+bool task_offers(const struct task *t)
+{
+    return task_is_at_door(t) && t->status == TASK_QUEUED;
+}
+
+bool task_is_offered(const struct task *t)
+{
+    return t->offered && !t->taken;
+}
+
+static void offer_run(struct task *t, enum store_verb verb, const char *what,
+                      void (*done)(struct store_op *op))
+{
+    struct store_op *op = &t->lease_op;
+    op->n = 1;
+    op->doc[0].verb = verb;
+    (void)snprintf(op->doc[0].key, STORE_KEY_MAX + 1, "%s~%s", t->id, what);
+    op->deadline_ms = TASK_CLAIM_MS;
+    op->done = done;
+    op->ctx = t;
+    t->lease_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, op);
+}
+
+/* --- at the door: the call ------------------------------------------------------------------- */
+
+static void call_name(const struct task *t, char ret[32])
+{
+    (void)snprintf(ret, 32, "call.%u", t->called);
+}
+
+static void offer_ask(struct task *t)
+{
+    const struct task_caller *caller = task_hub_options(t->hub)->caller;
+    t->calling = CALLING_ASKS;
+    t->called = t->attempt;
+    caller->call(caller->ctx, t);
+}
+
+static void offer_on_noted(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    t->lease_busy = false; /* without the note it may be asked for once more, which does no harm */
+    closer_release(&t->closer);
+}
+
+static void offer_note(struct task *t)
+{
+    char name[32];
+    struct buf text;
+    if (t->lease_busy)
+        return;
+    call_name(t, name);
+    buf_init(&text, SIZE_MAX);
+    buf_addf(&text, "{\"called\":{\"at\":%llu}}", (unsigned long long)clock_wall_ms());
+    t->lease_op = (struct store_op){.n = 1};
+    t->lease_op.doc[0].value = blob_new(buf_slice(&text));
+    buf_done(&text);
+    offer_run(t, STORE_CREATE, name, offer_on_noted);
+}
+
+void task_called(struct task *t, struct failure *take_why)
+{
+    ASSERT(t->calling == CALLING_ASKS);
+    t->calling = take_why == NULL ? CALLING_ASKED : CALLING_NOT;
+    if (t->state != STATE_MIRROR) {
+        failure_free(take_why);
+        return;
+    }
+    if (take_why != NULL)
+        task_wish(t, take_why);
+    else
+        offer_note(t);
+    t->change_told = true;
+    later_add(task_hub_later(t->hub), &t->notice);
+    task_mirror_hurry(t);
+}
+
+static void offer_on_looked(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    enum err_code result = op->doc[0].result;
+    t->lease_busy = false;
+    if (result == ERR_OK)
+        blob_unref(op->doc[0].value);
+    if (t->state == STATE_MIRROR && result == ERR_NOT_FOUND && task_is_offered(t) &&
+        t->wish == NULL && t->called == t->attempt) {
+        const struct log_field fields[] = {{"task", slice_of(t->id)}, {NULL, SLICE_EMPTY}};
+        log_fields(LOG_WARN, "task", fields, "nobody was asked to run it: asking now");
+        offer_ask(t);
+    } else {
+        t->calling = result == ERR_OK ? CALLING_ASKED : CALLING_NOT;
+    }
+    closer_release(&t->closer);
+}
+
+static void offer_look(struct task *t)
+{
+    char name[32];
+    if (t->lease_busy)
+        return;
+    t->calling = CALLING_LOOK;
+    t->called = t->attempt;
+    call_name(t, name);
+    t->lease_op = (struct store_op){.n = 1};
+    offer_run(t, STORE_GET, name, offer_on_looked);
+}
+
+/* Its claim is won, or an attempt that is to be withdrawn. */
+void task_offer_claimed(struct task *t)
+{
+    if (t->takes) {
+        t->takes = false;
+        task_finish_unwanted(t);
+        return;
+    }
+    task_mirror_start(t, t->attempt);
+    t->offered = true;
+    if (t->wish == NULL)
+        offer_ask(t);
+}
+
+/* --- at the door: the end -------------------------------------------------------------------- */
+
+static void offer_on_told(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    t->lease_busy = false;
+    if (op->doc[0].result == ERR_OK) {
+        failure_free(t->wish);
+        t->wish = NULL;
+    }
+    closer_release(&t->closer);
+}
+
+/* Somebody runs it. Whom the wish concerns: that it was cancelled, the owner; that RUN_URL refused
+ * the call or that it came too late, nobody. */
+static void offer_tell_owner(struct task *t)
+{
+    struct buf text;
+    if (t->lease_busy)
+        return;
+    if (!failure_is_cancel(t->wish->code)) {
+        failure_free(t->wish);
+        t->wish = NULL;
+        return;
+    }
+    buf_init(&text, SIZE_MAX);
+    buf_addf(&text, "{\"cancel\":{\"attempt\":%u,\"at\":%llu}}", t->attempt,
+             (unsigned long long)clock_wall_ms());
+    t->lease_op = (struct store_op){.n = 1};
+    t->lease_op.doc[0].value = blob_new(buf_slice(&text));
+    buf_done(&text);
+    offer_run(t, STORE_PUT, "ctl", offer_on_told);
+}
+
+/* By the clock that all share: this process may not have run in between. */
+static bool is_longer_ago(uint64_t wall_ms, uint64_t ms)
+{
+    uint64_t now = clock_wall_ms();
+    return now > wall_ms && now - wall_ms >= ms;
+}
+
+static bool offer_step_at_door(struct task *t, bool is_still)
+{
+    const struct task_hub_options *o = task_hub_options(t->hub);
+    bool is_free = task_is_offered(t);
+    if (is_free && t->wish == NULL && is_longer_ago(t->created_ms, o->run_timeout_ms))
+        task_wish(t, failure_new(FAILURE_TIMEOUT, "nobody ran the task within RUN_TIMEOUT"));
+    if (is_free && t->wish != NULL) {
+        task_mirror_take(t);
+        return true;
+    }
+    if (t->wish != NULL)
+        offer_tell_owner(t);
+    else if (is_free && t->calling == CALLING_NOT &&
+             (is_still || is_longer_ago(t->updated_ms, o->lease_ms)))
+        offer_look(t);
+    return false;
+}
+
+bool task_offer_step(struct task *t, bool is_still)
+{
+    return t->fate == NULL && !t->follows && task_is_at_door(t) && offer_step_at_door(t, is_still);
+}
+
+/* --- at the door: the beginning -------------------------------------------------------------- */
+
+static void offer_claim(struct task *t)
+{
+    if (t->prompt.text.len > TASK_OFFER_PROMPT_MAX)
+        task_refuse(t, ERR_TOO_LARGE,
+                    "the prompt has more than %d MiB besides the images of its LoadImage nodes",
+                    TASK_OFFER_PROMPT_MAX >> 20);
+    else
+        task_claim_start(t);
+}
+
+static void offer_on_kept(void *ctx, const struct inputs_fault *fault, struct buf *take_text)
+{
+    struct task *t = ctx;
+    t->inputs_job = NULL;
+    if (t->state == STATE_ENDED) {
+        /* the hub gave it up meanwhile */
+    } else if (fault != NULL) {
+        task_refuse(t, fault->err.code == ERR_TOO_LARGE ? ERR_TOO_LARGE : ERR_UNAVAILABLE, "%s",
+                    fault->err.msg);
+    } else {
+        if (take_text->len > 0) {
+            enum err_code code = prompt_set_text(&t->prompt, take_text);
+            ASSERT(code == ERR_OK); /* only strings were replaced by strings */
+            task_show_prompt(t);
+        }
+        offer_claim(t);
+    }
+    closer_release(&t->closer);
+}
+
+void task_offer_start(struct task *t)
+{
+    struct inputs *in = task_hub_options(t->hub)->inputs;
+    if (in == NULL || !inputs_are_there(&t->prompt)) {
+        offer_claim(t);
+        return;
+    }
+    t->state = STATE_CLAIMING;
+    task_hub_place(t->hub, t, PLACE_CLAIMING);
+    closer_hold(&t->closer);
+    t->inputs_job = inputs_start(in, &t->prompt, offer_on_kept, t);
+}
+
+/* --- where there is a ComfyUI: a door's call ------------------------------------------------- */
+
+enum { CALL_RECORD, CALL_CLAIM, CALL_PROMPT, CALL_WISHES };
+
+/* What stands in the claim, or beside it. */
+static bool call_read_prompt(struct task *t, const struct store_op *op)
+{
+    for (unsigned i = CALL_CLAIM; i <= CALL_PROMPT; i++)
+        if (op->doc[i].result == ERR_OK &&
+            task_claim_read_prompt(t, blob_slice(op->doc[i].value), NULL) == ERR_OK)
+            return true;
+    return false;
+}
+
+static void call_judge(struct task *t, const struct store_op *op)
+{
+    struct record r;
+    struct blob *text = op->doc[CALL_RECORD].value;
+    if (op->doc[CALL_RECORD].result != ERR_OK ||
+        record_parse(&r, blob_slice(text), NULL) != ERR_OK || r.attempt < t->called ||
+        !call_read_prompt(t, op)) {
+        task_refuse(t, ERR_UNAVAILABLE, "the store does not have (yet) what is to be run");
+        return;
+    }
+    if (r.attempt != t->called || !r.offered || task_status_is_end(r.status)) {
+        task_claim_judge(t, &r, text);
+        return;
+    }
+    t->rev = r.rev + 1;
+    t->created_ms = r.created_ms;
+    if (op->doc[CALL_WISHES].result == ERR_OK)
+        task_obey(t, blob_slice(op->doc[CALL_WISHES].value));
+    task_take(t);
+}
+
+static void call_on_read(struct store_op *op)
+{
+    struct task *t = op->ctx;
+    bool answered = true;
+    for (unsigned i = 0; i < op->n; i++)
+        answered = answered && (op->doc[i].result == ERR_OK || op->doc[i].result == ERR_NOT_FOUND);
+    t->look_busy = false;
+    struct store_op read = *op; /* it is used again */
+    if (t->state != STATE_ENDED && answered)
+        call_judge(t, &read);
+    else if (t->state != STATE_ENDED)
+        task_refuse(t, ERR_UNAVAILABLE, "%s", read.err.msg);
+    for (unsigned i = 0; i < read.n; i++)
+        if (read.doc[i].result == ERR_OK)
+            blob_unref(read.doc[i].value);
+    closer_release(&t->closer);
+}
+
+void task_call_start(struct task *t)
+{
+    struct store_op *op = &t->look_op;
+    t->state = STATE_CLAIMING;
+    t->attempt = t->first_attempt = t->wished_from = t->called;
+    task_hub_place(t->hub, t, PLACE_CLAIMING);
+    *op = (struct store_op){.n = 4, .deadline_ms = TASK_CLAIM_MS, .done = call_on_read, .ctx = t};
+    for (unsigned i = 0; i < op->n; i++)
+        op->doc[i].verb = STORE_GET;
+    (void)snprintf(op->doc[CALL_RECORD].key, STORE_KEY_MAX + 1, "%s~task", t->id);
+    (void)snprintf(op->doc[CALL_CLAIM].key, STORE_KEY_MAX + 1, "%s~run.%u", t->id, t->called);
+    (void)snprintf(op->doc[CALL_PROMPT].key, STORE_KEY_MAX + 1, "%s~prompt", t->id);
+    (void)snprintf(op->doc[CALL_WISHES].key, STORE_KEY_MAX + 1, "%s~ctl", t->id);
+    t->look_busy = true;
+    closer_hold(&t->closer);
+    store_run(task_hub_options(t->hub)->store, op);
+}
