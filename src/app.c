@@ -14,7 +14,9 @@
 #include "api.h"
 #include "app_settings.h"
 #include "child_env.h"
+#include "door.h"
 #include "histogram.h"
+#include "http_file.h"
 #include "https.h"
 #include "inputs.h"
 #include "invocation.h"
@@ -65,6 +67,8 @@ struct app {
     struct https *https;
     struct inputs *inputs;
     struct task_hub *hub;
+    struct door *door; /* NULL, or this is a front door: ComfyUI is elsewhere, and `supervisor` */
+    struct http_files *files; /* and `comfy` are never started. Its /view */
     struct admit *admit;
     struct warmup *warmup;
     struct proxy *proxy;
@@ -136,6 +140,8 @@ static void app_on_thawed(struct pause *p, uint64_t gap_ms)
     if (a->state >= CLOSING)
         return;
     comfy_thaw(a->comfy);
+    if (a->door != NULL)
+        door_thaw(a->door, gap_ms);
     store_thaw(a->store, gap_ms);
     task_hub_thaw(a->hub, gap_ms);
     lookups_thaw(a->api.lookups);
@@ -193,16 +199,36 @@ static void app_on_https_freed(void *ctx)
     comfy_free(a->comfy, app_on_comfy_freed, a);
 }
 
-static void app_on_hub_freed(void *ctx)
+static void app_on_files_freed(void *ctx)
 {
     struct app *a = ctx;
     inputs_free(a->inputs);
     https_free(a->https, app_on_https_freed, a);
 }
 
+static void app_on_door_freed(void *ctx)
+{
+    struct app *a = ctx;
+    if (a->files != NULL)
+        http_files_free(a->files, app_on_files_freed, a);
+    else
+        app_on_files_freed(a);
+}
+
+static void app_on_hub_freed(void *ctx)
+{
+    struct app *a = ctx;
+    if (a->door != NULL)
+        door_free(a->door, app_on_door_freed, a);
+    else
+        app_on_door_freed(a);
+}
+
 static void app_on_tend_freed(void *ctx)
 {
     struct app *a = ctx;
+    if (a->door != NULL)
+        door_stop(a->door);
     task_hub_free(a->hub, app_on_hub_freed, a);
 }
 
@@ -440,7 +466,10 @@ static void app_build(struct app *a)
     sup.ctx = a;
     a->supervisor = supervisor_new(&a->loop, &a->later, &sup);
 
-    struct comfy_options talk = {.host = a->settings.comfy_host,
+    if (a->door != NULL)
+        a->files = http_files_new(&a->loop, &a->later, cfg->output_dir, cfg->input_dir);
+    struct comfy_options talk = {.files = a->files,
+                                 .host = a->settings.comfy_host,
                                  .port = a->settings.comfy_port,
                                  .on_event = app_on_event,
                                  .on_link = app_on_link,
@@ -450,15 +479,18 @@ static void app_build(struct app *a)
     struct https_options outside = {HTTPS_DEFAULTS, .allow = &a->settings.allow,
                                     .user_agent = "comfy-agent/" AGENT_VERSION};
     a->https = https_new(&a->loop, &a->later, &outside);
-    struct inputs_options inputs = {.comfy = a->comfy,
+    bool keeps = a->door != NULL && cfg->input_dir[0] != '\0';
+    struct inputs_options inputs = {.keep_dir = keeps ? cfg->input_dir : NULL,
+                                    .comfy = a->comfy,
                                     .https = a->https,
                                     .bytes_max = cfg->input_max_bytes,
                                     .fetch_ms = cfg->input_timeout_ms};
     a->inputs = inputs_new(&a->loop, &a->later, &inputs);
 
-    struct task_hub_options hub = {.supervisor = a->supervisor,
+    struct task_hub_options hub = {.caller = a->door != NULL ? door_caller(a->door) : NULL,
+                                   .supervisor = a->supervisor,
                                    .comfy = a->comfy,
-                                   .inputs = a->inputs,
+                                   .inputs = a->door == NULL || keeps ? a->inputs : NULL,
                                    .store = a->store,
                                    .max_concurrency = (unsigned)cfg->max_concurrency,
                                    .max_queue = (unsigned)cfg->max_queue,
@@ -472,6 +504,15 @@ static void app_build(struct app *a)
                                    .on_shown = app_on_shown,
                                    .ctx = a};
     a->hub = task_hub_new(&a->loop, &a->later, &hub);
+}
+
+static void app_build_door(struct app *a)
+{
+    const struct config *cfg = a->options->config;
+    struct door_options door = {DOOR_DEFAULTS, .url = cfg->run_url, .key = a->settings.door_key,
+                                .patience_ms = cfg->call_timeout_ms,
+                                .user_agent = "comfy-agent/" AGENT_VERSION};
+    a->door = door_new(&a->loop, &a->later, &door);
 }
 
 /* What callers see: gate, routes, listener. */
@@ -511,6 +552,9 @@ static void app_build_front(struct app *a)
                           .proxy = a->proxy,
                           .workflows = a->workflows,
                           .on_platform = on_platform,
+                          .door = a->door,
+                          .files = a->files,
+                          .input_dir = cfg->input_dir,
                           .server = a->server,
                           .body_max = cfg->body_max_bytes,
                           .bodies = &a->bodies,
@@ -555,6 +599,8 @@ static void app_start(struct app *a)
     const struct config *cfg = a->options->config;
     struct err err;
     a->bodies.max = cfg->bodies_max_bytes;
+    if (a->settings.is_door)
+        app_build_door(a);
     app_build(a);
     app_build_front(a);
     if (http_server_start(a->server, &err) != ERR_OK) {
@@ -571,7 +617,8 @@ static void app_start(struct app *a)
     log_info("app", "listening on %s port %u", cfg->listen_host, http_server_port(a->server));
     if (a->api.on_platform)
         log_marker(INVOCATION_INITED);
-    supervisor_start(a->supervisor);
+    if (a->door == NULL)
+        supervisor_start(a->supervisor);
 }
 
 int app_run(const struct app_options *options)

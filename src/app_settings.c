@@ -1,5 +1,7 @@
 #include "app_settings.h"
 
+#include "door.h"
+
 #include <netdb.h>
 #include <stdio.h>
 
@@ -49,6 +51,39 @@ static bool is_address(const char *host)
     return uv_ip4_addr(host, 0, &v4) == 0 || uv_ip6_addr(host, 0, &v6) == 0;
 }
 
+static enum err_code settings_read_door(struct app_settings *s, const struct config *cfg,
+                                        struct err *err)
+{
+    struct slice keys = slice_of(cfg->api_key);
+    s->is_door = true;
+    s->door_key = SLICE_EMPTY;
+    while (keys.len > 0 && s->door_key.len == 0)
+        s->door_key = slice_next(&keys, ',');
+    if (slice_starts(slice_of(cfg->store_url), SLICE("mem:")))
+        return err_set(err, ERR_INVALID, "STORE_URL must be a store that both share");
+    return door_check(cfg->run_url, s->door_key, err);
+}
+
+/* ComfyUI is ours, somebody else's, or elsewhere. */
+static void settings_read_comfyui(struct app_settings *s, const struct app_options *options,
+                                  struct buf *faults)
+{
+    const struct config *cfg = options->config;
+    struct err err;
+    if (options->command != NULL)
+        return;
+    if (cfg->comfyui_url[0] != '\0') {
+        if (settings_read_url(s, cfg->comfyui_url, &err) != ERR_OK)
+            buf_addf(faults, "COMFYUI_URL: %s\n", err.msg);
+    } else if (cfg->run_url[0] != '\0') {
+        if (settings_read_door(s, cfg, &err) != ERR_OK)
+            buf_addf(faults, "RUN_URL: %s\n", err.msg);
+    } else {
+        buf_adds(faults, "neither a command for ComfyUI (after --) nor COMFYUI_URL is given, nor "
+                         "RUN_URL, for a front door\n");
+    }
+}
+
 void app_settings_read(struct app_settings *s, const struct app_options *options,
                        struct buf *faults)
 {
@@ -56,10 +91,7 @@ void app_settings_read(struct app_settings *s, const struct app_options *options
     struct err err;
     *s = (struct app_settings){.comfy_port = (unsigned)cfg->comfyui_port};
     (void)snprintf(s->comfy_host, sizeof(s->comfy_host), "127.0.0.1");
-    if (options->command == NULL && cfg->comfyui_url[0] == '\0')
-        buf_adds(faults, "neither a command for ComfyUI (after --) nor COMFYUI_URL is given\n");
-    else if (options->command == NULL && settings_read_url(s, cfg->comfyui_url, &err) != ERR_OK)
-        buf_addf(faults, "COMFYUI_URL: %s\n", err.msg);
+    settings_read_comfyui(s, options, faults);
     if (address_allow_parse(slice_of(cfg->fetch_allow), &s->allow, &err) != ERR_OK)
         buf_addf(faults, "FETCH_ALLOW: %s\n", err.msg);
     /* A body, the prompt that is made of it, and on a WebSocket one more copy: the largest that is

@@ -9,6 +9,8 @@ struct app_settings {
     char comfy_host[46]; /* in numbers */
     unsigned comfy_port;
     struct address_allow allow; /* where inputs may be fetched from besides */
+    bool is_door;               /* no ComfyUI, but RUN_URL … */
+    struct slice door_key;      /* … which is called with our first key; of the config */
 };
 
 /* Every fault is one more line of *faults. A name in COMFYUI_URL is looked up, once, here. */

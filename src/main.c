@@ -26,14 +26,17 @@ static void print(void (*fill)(struct buf *out))
 
 static void print_help(void)
 {
-    (void)printf("comfy-agent %s: ComfyUI as an API\n\n"
-                 "  comfy-agent [--port N] -- python3 main.py --listen 127.0.0.1 --port 9001 …\n"
-                 "      starts ComfyUI, looks after it, and serves the API in front of it\n"
-                 "  COMFYUI_URL=http://127.0.0.1:8188 comfy-agent [--port N]\n"
-                 "      serves the API in front of a ComfyUI that somebody else looks after\n"
-                 "  comfy-agent --help | --help=markdown | --version\n\n"
-                 "Settings are environment variables:\n\n",
-                 AGENT_VERSION);
+    (void)printf(
+        "comfy-agent %s: ComfyUI as an API\n\n"
+        "  comfy-agent [--port N] -- python3 main.py --listen 127.0.0.1 --port 9001 …\n"
+        "      starts ComfyUI, looks after it, and serves the API in front of it\n"
+        "  COMFYUI_URL=http://127.0.0.1:8188 comfy-agent [--port N]\n"
+        "      serves the API in front of a ComfyUI that somebody else looks after\n"
+        "  RUN_URL=http://gpu.example:9000 comfy-agent [--port N]\n"
+        "      takes tasks for a comfy-agent that has a ComfyUI and shares store and files\n"
+        "  comfy-agent --help | --help=markdown | --version\n\n"
+        "Settings are environment variables:\n\n",
+        AGENT_VERSION);
     print(config_help);
 }
 

@@ -11,6 +11,8 @@ struct warmup;
 struct proxy;
 struct lookups;
 struct workflows;
+struct door;
+struct http_files;
 struct api {
     struct task_hub *hub;
     struct lookups *lookups;
@@ -20,6 +22,9 @@ struct api {
     uv_loop_t *loop;
     struct later *later;
     bool on_platform; /* Function Compute: it answers async calls itself, before we see them */
+    const struct door *door;  /* NULL, or this is a front door: there is no ComfyUI here, but … */
+    struct http_files *files; /* … its outputs and inputs … */
+    const char *input_dir;    /* … and where uploads go; "": nowhere */
     struct admit *admit;
     struct proxy *proxy;
     struct workflows *workflows;
@@ -59,6 +64,10 @@ void api_readyz(struct api *api, struct http_req *req, struct slice param);
 void api_initialize(struct api *api, struct http_req *req, struct slice param);
 void api_pre_stop(struct api *api, struct http_req *req, struct slice param);
 void api_pre_freeze(struct api *api, struct http_req *req, struct slice param);
+/* What a front door answers of ComfyUI's own routes. */
+void api_door_view(struct api *api, struct http_req *req, struct slice param);
+void api_door_upload(struct api *api, struct http_req *req, struct slice param);
+void api_door_missing(struct api *api, struct http_req *req, struct slice param);
 /* Everything that is no route of ours. */
 void api_proxy(struct api *api, struct http_req *req, struct slice param);
 

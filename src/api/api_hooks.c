@@ -49,6 +49,8 @@ static void initialize_on_abort(struct http_req *req)
 /* Is there nothing to wait for any more? */
 static bool initialize_step(struct initialize *i)
 {
+    if (i->api->door != NULL)
+        return true;
     if (!comfy_is_open(i->api->comfy))
         return supervisor_state(i->api->supervisor) == SUPERVISOR_GAVE_UP;
     warmup_start(i->api->warmup);

@@ -2,6 +2,7 @@
  * this process are. Names begin with comfy_agent_; times are in seconds. */
 #include "answer.h"
 #include "api.h"
+#include "door.h"
 
 #include <sys/resource.h>
 
@@ -116,7 +117,11 @@ void api_metrics(struct api *api, struct http_req *req, struct slice param)
     (void)param;
     buf_init(&out, SIZE_MAX);
     add_tasks(api, &out);
-    add_comfyui(api, &out);
+    if (api->door != NULL)
+        add_number(&out, "door_calls", "gauge", "Tasks that RUN_URL has not taken yet.",
+                   door_calls(api->door));
+    else
+        add_comfyui(api, &out);
     add_store(api, &out);
     add_http(api, &out);
     add_process(api, &out);

@@ -2,6 +2,7 @@
  * /readyz whether a run would work now. */
 #include "answer.h"
 #include "api.h"
+#include "door.h"
 
 void api_healthz(struct api *api, struct http_req *req, struct slice param)
 {
@@ -57,11 +58,14 @@ void api_readyz(struct api *api, struct http_req *req, struct slice param)
     struct err why;
     struct task_hub_stats tasks = task_hub_stats(api->hub);
     bool stores = store_healthy(api->store, &why);
-    bool ready = stores && comfy_is_open(api->comfy);
+    bool ready = stores && (api->door != NULL || comfy_is_open(api->comfy));
     (void)param;
     buf_init(&body, SIZE_MAX);
     buf_addf(&body, "{\"status\":\"%s\"", ready ? "ready" : "not_ready");
-    add_comfyui(api, &body);
+    if (api->door != NULL)
+        buf_addf(&body, ",\"door\":{\"calls\":%u}", door_calls(api->door));
+    else
+        add_comfyui(api, &body);
     add_store(api, stores, &why, &body);
     buf_addf(&body, ",\"tasks\":{\"waiting\":%u,\"active\":%u,\"unstored\":%u}}", tasks.waiting,
              tasks.active, tasks.unstored);

@@ -151,10 +151,11 @@ static void run_answer_later(struct run *r)
     (void)snprintf(location, sizeof(location), "/api/tasks/%s", r->order.id);
     answer_headers(&headers, &about);
     ASSERT(http_headers_add(&headers, SLICE("location"), slice_of(location)) == ERR_OK);
-    if (r->order.async)
+    if (r->order.async && !r->api->on_platform) /* which gives it itself */
         ASSERT(http_headers_add(&headers, SLICE("x-fc-request-id"),
                                 slice_of(r->order.request_id[0] != '\0' ? r->order.request_id
                                                                         : r->order.id)) == ERR_OK);
+    run_tell_platform(r, false);
     http_respond(r->req, 202, ANSWER_JSON, SLICE_EMPTY, &headers);
     http_headers_done(&headers);
     run_free(r);
@@ -187,6 +188,13 @@ static void run_answer_output(struct run *r, struct task *t, const struct answer
     run_free(r);
 }
 
+/* At a front door: RUN_URL would not have it. */
+static bool run_never_began(const struct task *t)
+{
+    const struct failure *f = task_failure(t);
+    return f != NULL && (f->code == FAILURE_GPU_REFUSED || f->code == FAILURE_GPU_UNREACHABLE);
+}
+
 static void run_on_task_end(struct task_watch *w)
 {
     struct run *r = CONTAINER_OF(w, struct run, watch);
@@ -200,7 +208,7 @@ static void run_on_task_end(struct task_watch *w)
         refusal_done(&why);
         return;
     }
-    if (r->order.async) {
+    if (r->order.async && !run_never_began(t)) {
         run_answer_later(r);
         return;
     }
@@ -217,7 +225,8 @@ static void run_on_task_end(struct task_watch *w)
         answer_json(r->req, 200, blob_slice(task_nodes(t)), &about);
     } else {
         enum failure_code code = task_failure(t)->code;
-        run_tell_platform(r, failure_is_passing(code) || answer_status_of(code) == 503);
+        bool again = failure_is_passing(code) || answer_status_of(code) == 503;
+        run_tell_platform(r, again && !(r->order.called > 0 && failure_is_doors(code)));
         answer_failure(r->req, task_failure(t), &about);
     }
     run_free(r);

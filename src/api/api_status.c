@@ -199,6 +199,8 @@ static void view_on_found(void *ctx, const struct lookup_found *found, const str
             return;
         view_task(v, found->task);
     } else if (found->record.len > 0) {
+        if (found->offered)
+            task_hub_remind(v->api->hub, v->id);
         if (view_waits_for_record(v, found))
             return;
         view_record(v, found);

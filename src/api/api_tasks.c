@@ -20,6 +20,7 @@ struct tasks_call {
     char id[TASK_ID_MAX + 1];
     unsigned output;
     enum prompt_step step;
+    enum task_status status; /* when it was asked to be cancelled */
     struct store_op op;
     bool gone;    /* the client left */
     bool storing; /* `op` is under way */
@@ -228,19 +229,22 @@ static void cancel_on_wished(struct store_op *op)
 {
     struct tasks_call *c = op->ctx;
     c->storing = false;
-    if (!c->gone && op->doc[0].result == ERR_OK)
-        cancel_answer(c, 202, "running");
-    else if (!c->gone)
+    if (!c->gone && op->doc[0].result == ERR_OK) {
+        task_hub_withdraw(c->api->hub, c->id); /* at a front door nobody may have begun yet */
+        cancel_answer(c, 202, task_status_name(c->status));
+    } else if (!c->gone) {
         call_refuse(c, 503, "store_failed", op->err.msg);
+    }
     free(c);
 }
 
 /* Somebody else runs it: a wish in the store, which the owner reads within a second or two. */
-static void cancel_wish(struct tasks_call *c, unsigned attempt)
+static void cancel_wish(struct tasks_call *c, const struct task *t)
 {
     struct buf text;
+    c->status = task_status(t);
     buf_init(&text, SIZE_MAX);
-    buf_addf(&text, "{\"cancel\":{\"attempt\":%u,\"at\":%llu}}", attempt,
+    buf_addf(&text, "{\"cancel\":{\"attempt\":%u,\"at\":%llu}}", task_attempt(t),
              (unsigned long long)clock_wall_ms());
     c->op = (struct store_op){.n = 1, .done = cancel_on_wished, .ctx = c};
     c->op.doc[0].verb = STORE_PUT;
@@ -256,7 +260,7 @@ static void cancel_task(struct tasks_call *c, struct task *t)
     if (task_has_ended(t)) {
         cancel_answer(c, 200, task_status_name(task_status(t)));
     } else if (task_is_mirror(t)) {
-        cancel_wish(c, task_attempt(t));
+        cancel_wish(c, t);
         return;
     } else {
         task_cancel(t, "cancelled by a request");
@@ -281,7 +285,7 @@ static void cancel_on_found(void *ctx, const struct lookup_found *found, const s
         return;
     }
     if (found->task == NULL && !task_has_ended(t))
-        cancel_wish(c, task_attempt(t));
+        cancel_wish(c, t);
     else
         cancel_task(c, t);
     if (found->task == NULL)

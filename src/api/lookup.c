@@ -208,7 +208,7 @@ static void entry_read(struct entry *e);
 
 static void found_read_record(struct lookup_found *ret, struct slice record)
 {
-    static const char *const names[] = {"status", "rev", "nodes"};
+    static const char *const names[] = {"status", "rev", "nodes", "offered"};
     struct slice value[ARRAY_LEN(names)];
     int64_t rev;
     ret->record = record;
@@ -222,6 +222,7 @@ static void found_read_record(struct lookup_found *ret, struct slice record)
         ret->rev = (uint64_t)rev;
     if (value[2].len > 0 && json_kind(value[2]) == JSON_OBJECT)
         ret->nodes = value[2];
+    ret->offered = value[3].len > 0 && json_kind(value[3]) == JSON_TRUE;
 }
 
 static enum err_code entry_take(struct entry *e, struct blob *value, struct err *err)

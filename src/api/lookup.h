@@ -38,6 +38,7 @@ struct lookup_found {
     struct slice nodes;  /* its node map; set alone: one without a record, as older agents write */
     uint64_t rev;        /* 0: it says none */
     char status[16];     /* "": it says none */
+    bool offered;        /* by a front door, and nobody has begun it */
 };
 /* Once, from the loop (never inside lookup_start()). err == NULL and nothing set: not known. */
 typedef void (*lookup_cb)(void *ctx, const struct lookup_found *found, const struct err *err);

@@ -32,6 +32,13 @@ static const struct route routes[] = {
     {"GET", "/metrics", api_metrics},
     {"GET", "/api/openapi.json", api_openapi},
 };
+/* What a front door can do of what ComfyUI does. */
+static const struct route door_routes[] = {
+    {"GET", "/view", api_door_view},
+    {"GET", "/api/view", api_door_view},
+    {"POST", "/upload/image", api_door_upload},
+    {"POST", "/api/upload/image", api_door_upload},
+};
 /* For the platform itself: users' requests to these paths are ComfyUI's. Elsewhere there are none.
  */
 static const struct route hooks[] = {
@@ -125,10 +132,15 @@ void router_handle(struct http_req *req, void *ctx)
     for (size_t i = 0; i < ARRAY_LEN(routes); i++)
         if (router_try(&r, &routes[i]))
             return;
+    for (size_t i = 0; r.api->door != NULL && i < ARRAY_LEN(door_routes); i++)
+        if (router_try(&r, &door_routes[i]))
+            return;
     if (r.allow[0] != '\0')
         answer_wrong_method(req, r.allow);
     else if (!r.api->on_platform && is_hook(http_req_path(req)))
         answer_error(req, 404, "NotFoundError", "not_found", "this is not Function Compute", NULL);
+    else if (r.api->door != NULL)
+        api_door_missing(ctx, req, SLICE_EMPTY);
     else
         api_proxy(ctx, req, SLICE_EMPTY);
 }

@@ -4,6 +4,8 @@
 
 #include <stdio.h>
 
+enum { ORDER_CALL_MAX = 1024 };
+
 /* --- refusals -------------------------------------------------------------------------------- */
 
 void refusal_init(struct refusal *r)
@@ -37,6 +39,7 @@ void refusal_set_err(struct refusal *r, const struct err *err)
     switch (err->code) {
     case ERR_EXISTS: refusal_set(r, 409, "other_prompt", err->msg); break;
     case ERR_BUSY: refusal_set(r, 429, "queue_full", err->msg); break;
+    case ERR_TOO_LARGE: refusal_set(r, 413, "prompt_too_large", err->msg); break;
     default: refusal_set(r, 503, "unavailable", err->msg); break;
     }
 }
@@ -95,7 +98,10 @@ static bool order_read_ids(struct run_order *o, struct http_req *req, struct buf
     else
         uuid_v4(o->id);
     o->held = inv.is_async && o->api->on_platform;
-    o->async = inv.asks_async && !o->api->on_platform;
+    o->async = o->api->door != NULL ? inv.is_async : inv.asks_async && !o->api->on_platform;
+    /* On the platform a run needs a call that lasts as long; only a front door's runs elsewhere. */
+    if (o->wishes.respond_async && (!o->api->on_platform || o->api->door != NULL))
+        o->async = true;
     o->lasting = o->held || o->async;
     if (o->api->on_platform && inv.timeout_ms != 0) {
         o->margin_ms = invocation_margin_ms(&inv);
@@ -119,7 +125,7 @@ bool run_order_read(struct run_order *o, struct api *api, struct http_req *req,
     *o = (struct run_order){.api = api};
     run_wishes_read(&o->wishes, http_req_headers(req), http_req_query(req));
     o->want_results = !o->wishes.no_results;
-    if (api->on_platform)
+    if (api->on_platform && api->door == NULL)
         o->wishes.has_wait = false; /* it would be frozen once it is answered */
     buf_init(&room, 4096);
     bool ok = order_read_ids(o, req, &room);
@@ -185,6 +191,37 @@ struct task *run_order_refuse(struct run_order *o, struct slice body, struct ref
     return t;
 }
 
+/* What a front door sends instead of a prompt, {"task_id": …, "attempt": n}: task_offer.c. In a
+ * prompt every member is an object. */
+static bool order_is_call(struct run_order *o, struct slice body)
+{
+    const struct json_limits limits = {.depth = 2};
+    struct slice value;
+    int64_t attempt;
+    if (o->api->door != NULL || body.len > ORDER_CALL_MAX ||
+        json_check(body, &limits, NULL, NULL) != ERR_OK ||
+        json_kind(json_trim(body)) != JSON_OBJECT ||
+        !json_get(json_trim(body), "attempt", &value) || json_kind(value) != JSON_NUMBER ||
+        !json_to_i64(value, &attempt) || attempt < 1 || attempt > UINT32_MAX)
+        return false;
+    o->called = (unsigned)attempt;
+    return json_get(json_trim(body), "task_id", &value) && json_kind(value) == JSON_STRING &&
+           order_take_envelope_id(o, value);
+}
+
+static struct task *order_place_call(struct run_order *o, bool *ret_joined, struct refusal *ret_why)
+{
+    struct prompt none;
+    struct task_spec spec = {.called = o->called, .take_prompt = &none};
+    prompt_init_empty(&none);
+    o->held = o->api->on_platform; /* whether it shows that it is asynchronous or not */
+    o->want_results = false;
+    struct task *t = order_create(o, &spec, ret_joined, ret_why);
+    if (t == NULL)
+        prompt_done(&none);
+    return t;
+}
+
 struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *ret_joined,
                              struct refusal *ret_why)
 {
@@ -192,6 +229,10 @@ struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *r
     struct prompt_fault fault;
     struct task *t = NULL;
     *ret_joined = false;
+    if (order_is_call(o, buf_slice(take_body))) {
+        buf_done(take_body);
+        return order_place_call(o, ret_joined, ret_why);
+    }
     enum err_code code = prompt_parse(&prompt, take_body, &fault);
     if (code == ERR_BUSY) {
         refusal_set_full(ret_why, &fault.err);

@@ -13,8 +13,9 @@ struct run_order {
     bool given;
     bool lasting; /* its task goes on when the caller has left: he can ask for it again */
     bool redelivered;
-    bool async; /* answered 202 as soon as the task is in the store */
-    bool held;  /* the platform has answered 202 already: nobody reads our answer */
+    bool async;      /* answered 202 as soon as the task is in the store */
+    bool held;       /* the platform has answered 202 already: nobody reads our answer */
+    unsigned called; /* by a front door, to run this attempt; 0: it is no such call */
     bool want_results;
     struct run_wishes wishes;
     uint64_t limit_at, margin_ms; /* clock_mono_ms() at which it has to end; 0: never */
@@ -41,8 +42,8 @@ void refusal_set_result(struct refusal *r, const struct err *err);
 /* False: refused. */
 bool run_order_read(struct run_order *o, struct api *api, struct http_req *req,
                     struct refusal *ret_why);
-/* Takes the body, which is a prompt or an envelope, whatever the result. NULL: refused. Else a
- * reference; *ret_joined: the task was here already. */
+/* Takes the body, which is a prompt, an envelope or a front door's call, whatever the result. NULL:
+ * refused. Else a reference; *ret_joined: the task was here already. */
 struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *ret_joined,
                              struct refusal *ret_why);
 /* It is no order. Where nobody reads the answer, whoever asks for the task later must learn why

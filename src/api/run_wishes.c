@@ -7,12 +7,16 @@ static void read_prefer(struct run_wishes *w, struct slice prefer)
         struct slice value = element;
         struct slice name = slice_next(&value, '=');
         uint64_t seconds;
+        if (slice_eq_nocase(name, SLICE("respond-async")))
+            w->respond_async = true;
         if (slice_eq_nocase(name, SLICE("wait")) &&
             slice_to_u64(slice_trim(value), RUN_WAIT_MAX_S, &seconds)) {
             w->has_wait = true;
             w->wait_ms = seconds * 1000;
         }
     }
+    w->respond_async =
+        w->respond_async && !w->has_wait; /* not before that is over: RFC 7240, 4.3 */
 }
 
 static bool is_media(struct slice range)

@@ -11,6 +11,7 @@ struct run_wishes {
     bool no_results; /* ?results=none */
     bool has_wait;   /* Prefer: wait=N: after so long 202 is enough */
     uint64_t wait_ms;
+    bool respond_async; /* Prefer: respond-async, without wait: 202 as soon as it is sure to run */
     struct slice media; /* Accept, if it names nothing but pictures, video or audio; else empty */
 };
 

@@ -79,6 +79,13 @@ def test_one_wrong_setting_is_enough(tmp_path):
     assert code == 78 and "FETCH_ALLOW" in fault
 
 
+@pytest.mark.parametrize("env", [{"RUN_URL": "ftp://x"}, {"RUN_URL": "http://x/?a=b"}, {"RUN_URL": "http://x/#a"},
+                                 {"RUN_URL": "http://x", "STORE_URL": "mem:"}])
+def test_settings_that_make_no_front_door(tmp_path, env):
+    code, (fault,) = started(**{"COMFYUI_URL": "", "STORE_URL": f"file:{tmp_path}/store", **env})
+    assert code == 78 and "RUN_URL" in fault
+
+
 def test_an_address_of_another_machine_is_a_wrong_setting():
     code, (fault,) = started(LISTEN_HOST="192.0.2.1")
     assert code == 78 and "192.0.2.1" in fault
@@ -102,7 +109,7 @@ def test_links_lead_somewhere():
 FAKE = """#!/bin/sh
 echo "cwd $(pwd)"
 for word in "$@"; do echo "word $word"; done
-env | grep -E '^(STORE_URL|COMFYUI_PORT)=' || true
+env | grep -E '^(STORE_URL|COMFYUI_PORT|INPUT_DIR|OUTPUT_DIR)=' || true
 """
 
 
@@ -151,6 +158,17 @@ def test_bootstrap_becomes_the_agent_with_comfyui_behind_it(place, value):
                           "--listen", "127.0.0.1", "--port", "9201"]
     assert done.env["STORE_URL"] == f"file://{place}/nas/tasks"
     assert bootstrap(place, USE_AGENT=value, STORE_URL="mem:").env["STORE_URL"] == "mem:"
+
+
+def test_bootstrap_becomes_a_front_door(place):
+    (place / "comfy ui" / "main.py").unlink()
+    done = bootstrap(place, USE_AGENT="1", RUN_URL="http://gpu.example")
+    assert done.returncode == 0, done.stderr
+    assert done.words == []
+    assert done.env["STORE_URL"] == f"file://{place}/nas/tasks"
+    assert (done.env["INPUT_DIR"], done.env["OUTPUT_DIR"]) == (f"{place}/nas/input", f"{place}/nas/output")
+    assert all((place / "nas" / name).is_dir() for name in ("input", "output", "tasks"))
+    assert bootstrap(place, USE_AGENT="0", RUN_URL="http://gpu.example").returncode == 78
 
 
 def test_bootstrap_takes_other_folders_and_the_platform_port(place):

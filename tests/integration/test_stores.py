@@ -34,6 +34,27 @@ def unstored(agent):
     return agent.get("/readyz").json["tasks"]["unstored"]
 
 
+# --- a front door ------------------------------------------------------------------------------------
+
+
+def test_a_front_door_and_what_is_behind_it(world, database):
+    """A prompt larger than a claim, a replay, an end that is asked for elsewhere, a cancelled offer."""
+    behind = world.agent("behind", env=LEASE)
+    env = {**LEASE, "COMFYUI_URL": "", "OUTPUT_DIR": str(world.output), "INPUT_DIR": str(world.input), "CALL_TIMEOUT": "60s"}
+    door = world.agent("door", url="http://x:1", env={**env, "RUN_URL": f"http://127.0.0.1:{behind.port}"})
+    nowhere = world.agent("nowhere", url="http://x:1", env={**env, "RUN_URL": "http://127.0.0.1:1"})
+    large = {**image_prompt(), "3": {"class_type": "TestText", "inputs": {"text": "x" * 100_000}}}
+    reply = door.run(large, "t")
+    assert reply.status == 200 and reply.json["2"]["results"], reply
+    assert nowhere.run(large, "t").json == reply.json
+    assert len(behind.comfy.prompts) == 1 and behind.record("t").json["attempt"] == 1
+    offered = later(nowhere.run, image_prompt(2), "c")
+    until("the offer", lambda: door.record("c").status == 200)
+    assert door.ask("DELETE", "/api/tasks/c").status == 202
+    assert offered.result().code == "cancelled"
+    assert len(behind.comfy.prompts) == 1
+
+
 # --- two agents --------------------------------------------------------------------------------------
 
 
