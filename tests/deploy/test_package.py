@@ -78,6 +78,17 @@ def test_in_a_bare_system_the_agent_serves(package, bare):
     assert bare.end(child) == 0, bare.log()
 
 
+def test_in_a_bare_system_the_front_door_serves(package, bare):
+    install(package, bare)
+    shutil.rmtree(bare.root / "comfyui")
+    port = free_port()
+    child = bare.start(["/code/bootstrap"], {"USE_AGENT": "1", "FC_CUSTOM_LISTEN_PORT": str(port),
+                                             "RUN_URL": "https://gpu.example", "NAS_DIR": "/mnt/auto/comfyui"})
+    until("the door to answer", lambda: answers(port), 30)
+    until("the door to be ready", lambda: answers(port, "/readyz"), 30)
+    assert bare.end(child) == 0, bare.log()
+
+
 def test_in_a_bare_system_without_use_agent_comfyui_is_alone(package, bare):
     install(package, bare)
     port = free_port()

@@ -22,6 +22,11 @@ def gpu(text):
     return yaml.safe_load(text)["resources"]["gpu"]["props"]
 
 
+@pytest.fixture(scope="module")
+def door(text):
+    return yaml.safe_load(text)["resources"]["door"]["props"]
+
+
 def modules():
     """Where node finds ajv and js-yaml, or None."""
     asks = "for (const n of ['ajv', 'js-yaml']) require.resolve(n)"
@@ -107,3 +112,50 @@ def test_the_agent_is_on_and_instances_do_not_overwrite_each_other(gpu):
     assert all(isinstance(value, str) and value for value in environment.values())
     assert not [name for name in environment if name.startswith("FC_")]  # the platform's own
     assert sum(len(name) + len(value) for name, value in environment.items()) < 4096
+
+
+# --- the front door ------------------------------------------------------------------------------
+
+
+def test_the_door_is_the_package_and_calls_the_gpu_function(door):
+    assert door["runtime"] == "custom.debian12"
+    assert door["code"] == "./build/release/function.zip" and door["handler"] == "bootstrap"
+    assert door["customRuntimeConfig"]["command"] == ["/code/bootstrap"]
+    assert door["customRuntimeConfig"]["port"] == 9000
+    environment = door["environmentVariables"]
+    assert environment["USE_AGENT"] == "1"
+    assert environment["RUN_URL"] == "${resources.gpu.output.url.system_intranet_url}"
+    assert "gpuConfig" not in door
+
+
+def test_both_share_network_files_tasks_and_key(door, gpu):
+    for name in ("vpcConfig", "nasConfig"):
+        assert door[name] == gpu[name]
+    for name in ("NAS_DIR", "STORE_URL", "OUTPUT_FOLDER", "API_KEY"):
+        assert door["environmentVariables"][name] == gpu["environmentVariables"][name]
+    assert "RUN_URL" not in gpu["environmentVariables"]  # else it would be a door itself
+
+
+def test_the_door_is_open_and_the_gpu_function_is_not(door, gpu):
+    (trigger,) = door["triggers"]
+    assert trigger["triggerConfig"]["disableURLInternet"] is False
+    assert trigger["triggerConfig"]["authType"] == "anonymous"  # the agent checks keys
+    assert set(trigger["triggerConfig"]["methods"]) >= {"GET", "POST", "DELETE", "OPTIONS"}
+    assert gpu["triggers"][0]["triggerConfig"]["disableURLInternet"] is True
+
+
+def test_the_domain_leads_to_the_door(text):
+    domain = yaml.safe_load(text)["resources"]["domain"]
+    assert domain["component"] == "fc3-domain"
+    (route,) = domain["props"]["routeConfig"]["routes"]
+    assert (route["path"], route["functionName"]) == ("/*", "${resources.door.props.functionName}")
+    assert "OPTIONS" in route["methods"]
+
+
+def test_the_door_waits_as_long_as_a_run_takes(door, gpu):
+    assert door["timeout"] >= gpu["timeout"]
+    assert door["instanceConcurrency"] > gpu["instanceConcurrency"]
+    assert door["customRuntimeConfig"]["healthCheckConfig"]["httpGetUrl"] == "/healthz"
+    assert seconds(door["environmentVariables"]["DRAIN_TIMEOUT"]) + 10 < door["instanceLifecycleConfig"]["preStop"]["timeout"]
+    assert 1 <= door["asyncInvokeConfig"]["maxAsyncRetryAttempts"] <= 3
+    assert door["environmentVariables"]["ALLOW_ORIGINS"] == "${vars.allowOrigins}"

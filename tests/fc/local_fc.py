@@ -12,10 +12,11 @@ instances of the agent.
 - `POST /2023-03-30/functions/NAME/invocations` is InvokeFunction: it arrives as POST /invoke, and our
   status and headers are lost.
 
-    ./dev fc [--port 9000] [--concurrency 20] [--timeout 600] [--help] [-- COMMAND …]
+    ./dev fc [--port 9000] [--concurrency 20] [--timeout 600] [--door 9010] [--help] [-- COMMAND …]
 
 COMMAND starts an instance: `{port}` in it is its port, `{comfy}` a second one. Without one, it is
-./bootstrap with the stand-in ComfyUI, or the one in COMFYUI_DIR, and with its files under .demo/fc. Tests
+./bootstrap with the stand-in ComfyUI, or the one in COMFYUI_DIR, and with its files under .demo/fc. `--door`: a
+second function at that port, the front door of the first. Tests
 use class LocalFc. What the real platform does where its manual is silent is a choice here, `marks`
 and `errors` say which.
 """
@@ -363,6 +364,10 @@ class LocalFc:
             daemon_threads = True
             request_queue_size = 128
 
+            def handle_error(self, request, address):
+                if not isinstance(sys.exc_info()[1], ConnectionError):  # clients may leave
+                    super().handle_error(request, address)
+
         self.server = Server((host, port), Handler)
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
@@ -390,6 +395,7 @@ def main():
     parser.add_argument("--timeout", type=int, default=600)
     parser.add_argument("--initializer", type=int, default=60)
     parser.add_argument("--instances", type=int, default=2)
+    parser.add_argument("--door", type=int, default=0)
     parser.add_argument("--directory", default=str(ROOT / ".demo" / "fc"))
     parser.add_argument("command", nargs=argparse.REMAINDER)
     arguments = parser.parse_args()
@@ -402,6 +408,13 @@ def main():
     fc.serve(arguments.port)
     print(f"a local Function Compute at http://127.0.0.1:{arguments.port}; "
           f"instances log to {fc.directory.resolve()}/instance-*.log", flush=True)
+    door = None
+    if arguments.door:
+        (directory / "door").mkdir(exist_ok=True)
+        door = LocalFc(directory / "door", [str(ROOT / "bootstrap")], name="door", concurrency=100, timeout=arguments.timeout,
+                       env={**demo_env(directory), "RUN_URL": f"http://127.0.0.1:{arguments.port}"})
+        door.serve(arguments.door)
+        print(f"its front door at http://127.0.0.1:{arguments.door}", flush=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         while True:
@@ -409,6 +422,8 @@ def main():
     except KeyboardInterrupt:
         pass
     finally:
+        if door:
+            door.close()
         fc.close()
 
 
