@@ -67,17 +67,16 @@ def test_a_request_id_is_an_id_like_any_other(world):
 
 def test_what_one_instance_answered_the_other_does_not_deny(world):
     comfy, agents = two_agents(world)
-    comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
-    first = later(agents[0].run, steps_prompt(3), "t")
-    until("the task to run", lambda: running(agents[0], "t"))
-    second = later(agents[1].run, steps_prompt(3), "t")
-    until("the other to follow", lambda: "following" in agents[1].text() or running(agents[1], "t"))
-    time.sleep(1.5)  # the longer nothing happens, the more seldom it looks
-    comfy.release()
-    assert first.result().status == 200
-    assert [task["status"] for task in agents[1].get("/api/tasks").json["tasks"]] == ["succeeded"]
-    assert agents[1].record("t").json["status"] == "succeeded"
-    assert second.result().status == 200
+    for n in range(3):  # the other may happen to look just then
+        comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+        first = later(agents[0].run, steps_prompt(3, seed=n), f"t{n}")
+        until("the task to run", lambda: running(agents[0], f"t{n}"))
+        second = later(agents[1].run, steps_prompt(3, seed=n), f"t{n}")
+        time.sleep(1.5)  # the longer nothing happens, the more seldom it looks
+        comfy.release()
+        assert first.result().status == 200
+        assert agents[1].record(f"t{n}").json["status"] == "succeeded"
+        assert second.result().status == 200
 
 
 def test_what_was_told_is_not_taken_back_while_others_poll(world):
