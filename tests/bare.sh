@@ -8,7 +8,7 @@
 #   --keep     DIR is left: the system to look into, and base.tar, with which the next run begins
 #   --no-test  the demo only, which takes a minute or two; ./dev test takes many
 #
-# Debian is asked for where this machine asks for it (apt's sources, proxies, keys), or at $MIRROR
+# Debian is asked for where this machine asks for it (apt's sources, proxies, keys; npm's likewise), or at $MIRROR
 # alone, whose keys are in $KEYRING if they are not Debian's.
 #
 # It runs in a mount namespace of its own where that is allowed, so that no mount outlives it. Which
@@ -136,6 +136,20 @@ configure() {
         mkdir -p "$root/etc/ssl/certs"
         cp /etc/ssl/certs/ca-certificates.crt "$root/etc/ssl/certs/"
     fi
+    configure_npm
+}
+
+# npm, too, asks where this machine's does, and trusts whom it trusts.
+configure_npm() {
+    local registry cafile
+    command -v npm >/dev/null || return 0
+    registry=$(npm config get registry 2>/dev/null) || return 0
+    cafile=$(npm config get cafile 2>/dev/null) || cafile=null
+    echo "registry=$registry" >"$root/root/.npmrc"
+    if [ -f "$cafile" ]; then
+        cp "$cafile" "$root/root/.npm-ca.crt"
+        echo "cafile=/root/.npm-ca.crt" >>"$root/root/.npmrc"
+    fi
 }
 
 # /proc is needed by everything; /dev can be what debootstrap made, where mounting is not allowed.
@@ -167,11 +181,14 @@ nothing_runs() {
     die "these run on"
 }
 
-# Since $dir/logs/mark nothing was written outside the clone and /tmp, and git sees nothing new.
+# Since $dir/logs/mark nothing was written outside the clone and /tmp, and git sees nothing new. What npm
+# and chromium keep for themselves is theirs.
 nothing_spilled() {
     local spilled
     spilled=$(find "$root" \( -path "$root$home" -o -path "$root/tmp" -o -path "$root/proc" \
-        -o -path "$root/dev" \) -prune -o -cnewer "$dir/logs/mark" -print)
+        -o -path "$root/dev" -o -path "$root/root/.npm" -o -path "$root/root/.cache" \
+        -o -path "$root/root/.config" -o -path "$root/root/.pki" -o -path "$root/var/cache/fontconfig" \
+        \) -prune -o -cnewer "$dir/logs/mark" -print)
     [ -z "$spilled" ] || die "written outside the clone: $spilled"
     spilled=$(git -C "$root$home" status --porcelain)
     [ -z "$spilled" ] || die "left in the clone: $spilled"
