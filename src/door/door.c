@@ -314,8 +314,12 @@ unsigned door_calls(const struct door *d)
 
 void door_thaw(struct door *d, uint64_t gap_ms)
 {
-    LIST_FOREACH (node, &d->calls)
-        CONTAINER_OF(node, struct call, link)->since += gap_ms;
+    uint64_t now = clock_mono_ms();
+    LIST_FOREACH (node, &d->calls) {
+        struct call *c = CONTAINER_OF(node, struct call, link);
+        /* One that began behind the gap was not put off by it, and lies not in the future. */
+        c->since = c->since + gap_ms < now ? c->since + gap_ms : now;
+    }
 }
 
 static void door_on_https_freed(void *ctx)
