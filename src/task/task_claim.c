@@ -144,7 +144,10 @@ static void claim_on_done(struct store_op *op)
     } else if (t->takes && (claim == ERR_EXISTS || !must_store)) {
         t->takes = false;
         t->taken = claim == ERR_EXISTS;
-        task_mirror_start(t, t->attempt);
+        if (t->taken)
+            task_mirror_start(t, t->attempt);
+        else
+            task_mirror_start_later(t, t->attempt);
     } else if (claim == ERR_EXISTS) {
         task_claim_look(t);
     } else if (must_store) {

@@ -409,6 +409,17 @@ void task_mirror_start(struct task *t, unsigned attempt)
     task_mirror_follow(t, attempt);
 }
 
+/* The store did not do what the last look led to: the next one comes after a pause, which grows. */
+void task_mirror_start_later(struct task *t, unsigned attempt)
+{
+    mirror_enter(t);
+    t->lost = false;
+    t->seen_attempt = attempt;
+    t->seen_rev = 0;
+    t->seen_at = clock_mono_ms();
+    mirror_pause(t, false);
+}
+
 void task_mirror_after_loss(struct task *t)
 {
     const struct log_field fields[] = {{"task", slice_of(t->id)}, {NULL, SLICE_EMPTY}};

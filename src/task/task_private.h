@@ -297,6 +297,7 @@ enum err_code task_claim_read_prompt(struct task *t, struct slice document,
 
 /* task_mirror.c */
 void task_mirror_start(struct task *t, unsigned attempt);
+void task_mirror_start_later(struct task *t, unsigned attempt);
 void task_mirror_follow(struct task *t, unsigned attempt);
 void task_mirror_step(struct task *t);  /* its timer has fired */
 void task_mirror_hurry(struct task *t); /* somebody waits for it now */

@@ -502,6 +502,32 @@ def test_a_run_url_that_never_answers(door_of):
         assert (reply.status, reply.code) == (503, "gpu_unreachable")
 
 
+def test_a_task_is_not_taken_back_in_haste(world, door_of):
+    """RUN_URL refuses it, and the store, which has to be told, is away for a while."""
+    with socket.create_server(("127.0.0.1", 0)) as hole:
+        door = door_of(f"http://127.0.0.1:{hole.getsockname()[1]}", CALL_TIMEOUT="1s")
+        reply = later(door.run, image_prompt(), "t")
+        until("the record", lambda: world.document("t~task"))
+        away = world.store.with_name("away")
+        world.store.rename(away)
+        world.store.write_text("")  # so that nobody makes the directory anew
+
+        def operations():
+            line = [line for line in door.get("/metrics").body.decode().splitlines()
+                    if line.startswith("comfy_agent_store_operations_total ")]
+            return float(line[0].split()[1])
+
+        time.sleep(2)  # longer than CALL_TIMEOUT
+        before = operations()
+        time.sleep(1)
+        assert operations() - before < 100
+        world.store.unlink()
+        away.rename(world.store)
+        answer = reply.result(60)
+    assert (answer.status, answer.code) == (503, "gpu_unreachable")
+    assert world.document("t~task")["status"] == "failed"
+
+
 def test_a_call_whose_answer_is_lost_runs_once(gpu, door_of):
     made = gpu()
     made.fc.instances_max = 0
