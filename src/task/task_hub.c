@@ -298,11 +298,21 @@ void task_hub_enqueue(struct task_hub *h, struct task *t)
         task_hub_place(h, t, PLACE_WAITING);
 }
 
+/* One that comes late names an attempt that is over. Who does not wait for the end is told that the
+ * task is here, and leaves: it goes on though nobody watches. */
+static void hub_join_call(struct task *t, const struct task_spec *spec)
+{
+    if (spec->called <= t->called)
+        return;
+    t->called = spec->called;
+    t->adopted = t->adopted || (t->state == STATE_MIRROR && !spec->waits);
+}
+
 static enum err_code hub_join(struct task *t, struct task_spec *spec, struct task **ret,
                               bool *ret_joined, struct err *err)
 {
     if (spec->called > 0)
-        t->called = spec->called; /* the store knows which prompt */
+        hub_join_call(t, spec); /* the store knows which prompt */
     else if (t->prompt.sha256[0] == '\0' && spec->take_refusal == NULL)
         task_take_prompt(t, spec->take_prompt); /* just found in the store: its record will tell */
     else if (strcmp(t->prompt.sha256, spec->take_prompt->sha256) != 0)
