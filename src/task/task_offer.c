@@ -225,9 +225,12 @@ bool task_offer_step(struct task *t, bool is_still)
 
 /* --- at the door: the beginning -------------------------------------------------------------- */
 
+/* All that task_claim_document() writes of it: what the store does not keep, nobody can run. */
 static void offer_claim(struct task *t)
 {
-    if (t->prompt.text.len > TASK_OFFER_PROMPT_MAX)
+    size_t len =
+        t->prompt.text.len + t->prompt.extra_data.len + t->prompt.targets.len + t->metadata.len;
+    if (len > TASK_OFFER_PROMPT_MAX)
         task_refuse(t, ERR_TOO_LARGE,
                     "the prompt has more than %d MiB besides the images of its LoadImage nodes",
                     TASK_OFFER_PROMPT_MAX >> 20);

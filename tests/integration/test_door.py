@@ -205,6 +205,8 @@ def test_a_large_prompt_lies_in_the_store(world, pair):
     assert (world.store / "t~prompt").stat().st_size > 200_000
     assert all(len(call[3]) < 300 for call in gpu.calls)
     assert door.run({"1": node("TestText", text="x" * 16_000_000)}, "large").status == 413
+    extra = {"prompt": prompt, "extra_data": {"extra_pnginfo": {"x": "x" * 17_000_000}}}
+    assert door.run(extra, "beside").status == 413  # else nobody could ever read what was to be run
     assert len(gpu.calls) == 1
 
 
