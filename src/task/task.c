@@ -312,8 +312,10 @@ const struct err *task_refused(const struct task *t)
 
 bool task_is_accepted(const struct task *t)
 {
-    bool is_sure = !task_is_at_door(t) || t->state == STATE_ENDED ||
-                   (t->state == STATE_MIRROR && t->calling != CALLING_ASKS && t->wish == NULL);
+    bool is_taken = t->source != NULL && !task_is_offered(t); /* so says its record */
+    bool is_sure =
+        !task_is_at_door(t) || t->state == STATE_ENDED ||
+        (t->state == STATE_MIRROR && t->wish == NULL && (t->calling == CALLING_ASKED || is_taken));
     return t->state != STATE_CLAIMING && t->refused.code == ERR_OK && is_sure;
 }
 

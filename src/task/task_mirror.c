@@ -265,7 +265,8 @@ static bool mirror_judge(struct task *t, const struct record *r, struct blob *te
     }
     if (r->attempt > t->seen_attempt || !r->offered)
         t->taken = false;
-    if (r->attempt > t->seen_attempt && t->calling == CALLING_ASKED)
+    if (r->attempt > t->seen_attempt &&
+        (t->calling == CALLING_ASKED || t->calling == CALLING_NOTES))
         t->calling = CALLING_NOT;
     t->seen_attempt = r->attempt;
     t->seen_rev = r->rev;

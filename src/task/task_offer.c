@@ -19,6 +19,9 @@
  * RUN_URL refuses it, RUN_TIMEOUT): to end it. If that fails somebody runs it, who finds the wish
  * in `~ctl`.
  *
+ * Who does not wait for the end is told "accepted" when `~call.n` is written: the door may be frozen
+ * or gone a moment later, and nobody need ever look at the task again.
+ *
  * A door that dies after its claim and before RUN_URL took the call leaves an offer without
  * `~call.n`. Who wants the task at a door (a caller with the same id, a look at its status that is
  * a lease later, the tending of stored tasks) finds that and has RUN_URL asked. An offer whose call
@@ -50,7 +53,6 @@ static void offer_run(struct task *t, enum store_verb verb, const char *what,
                       void (*done)(struct store_op *op))
 {
     struct store_op *op = &t->lease_op;
-    op->n = 1;
     op->doc[0].verb = verb;
     (void)snprintf(op->doc[0].key, STORE_KEY_MAX + 1, "%s~%s", t->id, what);
     op->deadline_ms = TASK_CLAIM_MS;
@@ -76,10 +78,22 @@ static void offer_ask(struct task *t)
     caller->call(caller->ctx, t);
 }
 
+static void offer_tell_watches(struct task *t)
+{
+    t->change_told = true;
+    later_add(task_hub_later(t->hub), &t->notice);
+}
+
+/* Without the note it may be asked for once more: that holds a second call open for as long as the
+ * run lasts, but runs nothing. */
 static void offer_on_noted(struct store_op *op)
 {
     struct task *t = op->ctx;
-    t->lease_busy = false; /* without the note it may be asked for once more, which does no harm */
+    t->lease_busy = false;
+    if (t->calling == CALLING_NOTES)
+        t->calling = CALLING_ASKED;
+    if (t->state == STATE_MIRROR)
+        offer_tell_watches(t);
     closer_release(&t->closer);
 }
 
@@ -89,6 +103,8 @@ static void offer_note(struct task *t)
     struct buf text;
     if (t->lease_busy)
         return;
+    if (t->calling == CALLING_ASKED)
+        t->calling = CALLING_NOTES;
     call_name(t, name);
     buf_init(&text, SIZE_MAX);
     buf_addf(&text, "{\"called\":{\"at\":%llu}}", (unsigned long long)clock_wall_ms());
@@ -101,7 +117,8 @@ static void offer_note(struct task *t)
 void task_called(struct task *t, struct failure *take_why)
 {
     ASSERT(t->calling == CALLING_ASKS);
-    t->calling = take_why == NULL ? CALLING_ASKED : CALLING_NOT;
+    /* The answer may be for an attempt that is over; somebody else has offered the one after it. */
+    t->calling = take_why == NULL && t->called == t->attempt ? CALLING_ASKED : CALLING_NOT;
     if (t->state != STATE_MIRROR) {
         failure_free(take_why);
         return;
@@ -109,31 +126,50 @@ void task_called(struct task *t, struct failure *take_why)
     if (take_why != NULL)
         task_wish(t, take_why);
     else
-        offer_note(t);
-    t->change_told = true;
-    later_add(task_hub_later(t->hub), &t->notice);
+        offer_note(t); /* first: who is told that it will run may let this process be frozen */
+    offer_tell_watches(t);
     task_mirror_hurry(t);
+}
+
+enum { LOOK_CALL, LOOK_WISHES };
+
+static bool is_found_or_not(enum err_code result)
+{
+    return result == ERR_OK || result == ERR_NOT_FOUND;
 }
 
 static void offer_on_looked(struct store_op *op)
 {
     struct task *t = op->ctx;
-    enum err_code result = op->doc[0].result;
+    const struct store_doc *call = &op->doc[LOOK_CALL];
+    const struct store_doc *wishes = op->n > LOOK_WISHES ? &op->doc[LOOK_WISHES] : NULL;
+    bool is_answered =
+        is_found_or_not(call->result) && (wishes == NULL || is_found_or_not(wishes->result));
     t->lease_busy = false;
-    if (result == ERR_OK)
-        blob_unref(op->doc[0].value);
-    if (t->state == STATE_MIRROR && result == ERR_NOT_FOUND && task_is_offered(t) &&
+    bool is_ours = t->state == STATE_MIRROR && t->calling == CALLING_LOOK;
+    if (t->calling == CALLING_LOOK)
+        t->calling = is_answered && call->result == ERR_OK ? CALLING_ASKED : CALLING_NOT;
+    if (is_ours && wishes != NULL && wishes->result == ERR_OK)
+        task_obey(t, blob_slice(wishes->value));
+    if (is_ours && is_answered && call->result == ERR_NOT_FOUND && task_is_offered(t) &&
         t->wish == NULL && t->called == t->attempt) {
         const struct log_field fields[] = {{"task", slice_of(t->id)}, {NULL, SLICE_EMPTY}};
-        log_fields(LOG_WARN, "task", fields, "nobody was asked to run it: asking now");
+        if (wishes == NULL)
+            log_fields(LOG_WARN, "task", fields, "nobody was asked to run it: asking now");
         offer_ask(t);
-    } else {
-        t->calling = result == ERR_OK ? CALLING_ASKED : CALLING_NOT;
+    }
+    for (unsigned i = 0; i < op->n; i++)
+        if (op->doc[i].result == ERR_OK)
+            blob_unref(op->doc[i].value);
+    if (is_ours) {
+        offer_tell_watches(t);
+        task_mirror_hurry(t);
     }
     closer_release(&t->closer);
 }
 
-static void offer_look(struct task *t)
+/* Was RUN_URL asked? After a takeover, too: is it wanted at all? */
+static void offer_look(struct task *t, bool with_wishes)
 {
     char name[32];
     if (t->lease_busy)
@@ -142,10 +178,18 @@ static void offer_look(struct task *t)
     t->called = t->attempt;
     call_name(t, name);
     t->lease_op = (struct store_op){.n = 1};
+    if (with_wishes) {
+        struct store_doc *wishes = &t->lease_op.doc[LOOK_WISHES];
+        wishes->verb = STORE_GET;
+        (void)snprintf(wishes->key, STORE_KEY_MAX + 1, "%s~ctl", t->id);
+        t->lease_op.n++;
+    }
     offer_run(t, STORE_GET, name, offer_on_looked);
 }
 
-/* Its claim is won, or an attempt that is to be withdrawn. */
+/* Its claim is won, or an attempt that is to be withdrawn. An attempt that takes over from one
+ * whose owner died is not wanted by who cancelled that: nobody else will read so before RUN_URL is
+ * asked, where the wish is one of an attempt before. */
 void task_offer_claimed(struct task *t)
 {
     if (t->takes) {
@@ -155,8 +199,14 @@ void task_offer_claimed(struct task *t)
     }
     task_mirror_start(t, t->attempt);
     t->offered = true;
-    if (t->wish == NULL)
+    if (t->wish != NULL)
+        return;
+    if (t->wished_from == t->attempt) {
         offer_ask(t);
+    } else if (t->calling != CALLING_ASKS) { /* else when that call has ended */
+        t->calling = CALLING_NOT;
+        offer_look(t, true);
+    }
 }
 
 /* --- at the door: the end -------------------------------------------------------------------- */
@@ -165,7 +215,8 @@ static void offer_on_told(struct store_op *op)
 {
     struct task *t = op->ctx;
     t->lease_busy = false;
-    if (op->doc[0].result == ERR_OK) {
+    if (op->doc[0].result == ERR_OK &&
+        t->state == STATE_MIRROR) { /* else it is needed for the end */
         failure_free(t->wish);
         t->wish = NULL;
     }
@@ -214,7 +265,7 @@ static bool offer_step_at_door(struct task *t, bool is_still)
         offer_tell_owner(t);
     else if (is_free && t->calling == CALLING_NOT &&
              (is_still || is_longer_ago(t->updated_ms, o->lease_ms)))
-        offer_look(t);
+        offer_look(t, false);
     return false;
 }
 

@@ -59,6 +59,7 @@ enum task_calling {
     CALLING_NOT,   /* not asked by us */
     CALLING_LOOK,  /* asking the store whether it was asked */
     CALLING_ASKS,  /* the owner of `caller` is at it */
+    CALLING_NOTES, /* it took the call, which is being noted */
     CALLING_ASKED, /* it took the call */
 };
 

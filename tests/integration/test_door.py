@@ -406,6 +406,20 @@ def test_a_wish_that_was_there_before_the_call(world, pair):
     assert not gpu.comfy.prompts
 
 
+def test_what_was_cancelled_is_not_taken_over(world, gpu, door_of):
+    """Who ran it has died before he read the wish."""
+    made = gpu(retries=0)
+    door = door_of(made.url)
+    reply = later(door.run, steps_prompt(10000, 20), "t")
+    until("it to run", lambda: door.status_of("t") == "running")
+    made.fc.instances[0].kill()
+    assert door.ask("DELETE", "/api/tasks/t").status == 202
+    assert reply.result(60).code == "cancelled"
+    assert len(made.calls) == len(made.comfy.prompts) == 1
+    record = door.record("t")
+    assert (record["status"], record["attempt"]) == ("cancelled", 2)
+
+
 def test_what_runs_is_cancelled_too(pair):
     door, gpu = pair
     reply = later(door.run, steps_prompt(10000, 20), "t")
@@ -595,6 +609,26 @@ def test_on_the_platform_the_caller_who_comes_again_goes_on(world, gpu, door_of)
     door = door_of(made.url, PLATFORM="fc")
     assert door.run(image_prompt(), "t").status == 200
     assert len(made.comfy.prompts) == len(made.calls) == 1
+
+
+def test_on_the_platform_who_asks_again_and_leaves_is_run_for(world, gpu, door_of):
+    """202 is said when RUN_URL has the call: nobody may ever look at the task again."""
+    made = gpu()
+    die_after_the_record(world, door_of, "fc")
+    door = door_of(made.url, PLATFORM="fc")
+    assert door.run(image_prompt(), "t", prefer="respond-async").status == 202
+    assert len(made.calls) == 1
+    until("the end", lambda: world.document("t~task")["status"] == "succeeded")
+    assert len(made.comfy.prompts) == len(made.calls) == 1
+
+
+def test_that_it_was_called_is_noted_before_it_is_said(world, pair):
+    """The door may be frozen as soon as it has answered; without the note a poll calls once more."""
+    door, gpu = pair
+    gpu.fc.instances_max = 0
+    for n in range(20):
+        assert door.run(image_prompt(), f"t{n}", prefer="respond-async").status == 202
+        assert (world.store / f"t{n}~call.1").exists()
 
 
 def test_polls_of_what_waits_ask_nobody_again(world, pair):
