@@ -461,7 +461,7 @@ static void task_run_step(struct task *t)
 static void task_turn(struct task *t)
 {
     switch (t->state) {
-    case STATE_CLAIMING: break; /* the store's answer goes on */
+    case STATE_CLAIMING: task_offer_claiming(t); break; /* else the store's answer goes on */
     case STATE_MIRROR: task_mirror_step(t); break;
     case STATE_RETREAT: task_retreat_step(t); break;
     case STATE_WAITING:

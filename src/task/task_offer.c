@@ -19,8 +19,8 @@
  * RUN_URL refuses it, RUN_TIMEOUT): to end it. If that fails somebody runs it, who finds the wish
  * in `~ctl`.
  *
- * Who does not wait for the end is told "accepted" when `~call.n` is written: the door may be frozen
- * or gone a moment later, and nobody need ever look at the task again.
+ * Who does not wait for the end is told "accepted" when `~call.n` is written: the door may be
+ * frozen or gone a moment later, and nobody need ever look at the task again.
  *
  * A door that dies after its claim and before RUN_URL took the call leaves an offer without
  * `~call.n`. Who wants the task at a door (a caller with the same id, a look at its status that is
@@ -320,6 +320,17 @@ void task_offer_start(struct task *t)
     task_hub_place(t->hub, t, PLACE_CLAIMING);
     closer_hold(&t->closer);
     t->inputs_job = inputs_start(in, &t->prompt, offer_on_kept, t);
+    task_set_timer(t, TASK_OFFER_KEEP_MS);
+}
+
+/* A thread may be stuck in a dead NAS with the inputs for ever; who waits is told. */
+void task_offer_claiming(struct task *t)
+{
+    if (t->inputs_job == NULL || (!t->timer_fired && t->fate == NULL))
+        return;
+    inputs_cancel(t->inputs_job);
+    task_refuse(t, ERR_UNAVAILABLE, "%s",
+                t->fate != NULL ? "stopping" : "the inputs cannot be written: INPUT_DIR hangs");
 }
 
 /* --- where there is a ComfyUI: a door's call ------------------------------------------------- */

@@ -26,9 +26,10 @@ enum {
     TASK_CLAIM_MS = 10000, /* the store answers within this, or the task goes on without it */
     TASK_CLAIM_PROMPT_MAX = 64 * 1024, /* a larger prompt gets a document of its own */
     TASK_OFFER_PROMPT_MAX = 15 * 1024 * 1024,
-    TASK_MIRROR_MS = 20,       /* between looks at a record that changes … */
-    TASK_MIRROR_MAX_MS = 1000, /* … and at one that does not */
-    TASK_CTL_AFTER_MS = 2000,  /* a run that takes so long may be cancelled from elsewhere */
+    TASK_OFFER_KEEP_MS = 60000, /* a NAS that has not written the inputs by then is dead */
+    TASK_MIRROR_MS = 20,        /* between looks at a record that changes … */
+    TASK_MIRROR_MAX_MS = 1000,  /* … and at one that does not */
+    TASK_CTL_AFTER_MS = 2000,   /* a run that takes so long may be cancelled from elsewhere */
     TASK_CTL_MS = 1000,
     TASK_PROMPT_ID_MAX = 64,
 };
@@ -312,6 +313,7 @@ void task_call_start(struct task *t);
 /* The prompt of a front door's own task: what of it is large goes to INPUT_DIR, then it is claimed.
  */
 void task_offer_start(struct task *t);
+void task_offer_claiming(struct task *t); /* its timer has fired, or its fate is known */
 /* A claim was won where nothing runs: of a new attempt, or of one that is withdrawn. */
 void task_offer_claimed(struct task *t);
 bool task_is_at_door(const struct task *t);
