@@ -175,9 +175,14 @@ static void upload_on_worked(uv_work_t *work, int status)
     upload_free(u);
 }
 
-static void copy(struct slice from, char *to, size_t room)
+/* False: it is no name, and no shorter one is put in its place. */
+static bool copy(struct slice from, char *to, size_t room)
 {
-    (void)snprintf(to, room, "%.*s", from.len < room ? (int)from.len : 0, from.ptr);
+    if (from.len >= room || memchr(from.ptr, '\0', from.len) != NULL)
+        return false;
+    memcpy(to, from.ptr, from.len);
+    to[from.len] = '\0';
+    return true;
 }
 
 /* NULL: it is an upload. Else why not. */
@@ -187,15 +192,16 @@ static const char *upload_read(struct upload *u, struct slice type)
     struct multipart_part part;
     enum err_code code;
     bool found = false;
+    bool named = true;
     if (multipart_begin(&m, type, buf_slice(&u->body)) != ERR_OK)
         return "the body is no multipart/form-data";
     while ((code = multipart_next(&m, &part)) == ERR_OK) {
         if (slice_is(part.name, "image")) {
             found = true;
             u->content = part.content;
-            copy(part.filename, u->name, sizeof(u->name));
+            named = named && copy(part.filename, u->name, sizeof(u->name));
         } else if (slice_is(part.name, "subfolder")) {
-            copy(part.content, u->folder, sizeof(u->folder));
+            named = named && copy(part.content, u->folder, sizeof(u->folder));
         } else if (slice_is(part.name, "overwrite")) {
             bool yes = slice_is(part.content, "true") || slice_is(part.content, "1");
             u->how = yes ? DIR_KEEP_REPLACE : DIR_KEEP_BOTH;
@@ -207,7 +213,7 @@ static const char *upload_read(struct upload *u, struct slice type)
         return "the body is broken";
     if (!found)
         return "there is no part named image";
-    if (!dir_path_ok(slice_of(u->folder), slice_of(u->name)))
+    if (!named || !dir_path_ok(slice_of(u->folder), slice_of(u->name)))
         return "that is no name for a file in the input directory";
     return NULL;
 }

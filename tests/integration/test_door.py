@@ -807,8 +807,10 @@ def test_uploads_go_to_the_input_directory(world, pair):
     prompt = {"1": node("LoadImage", image="x/y/b.png"), "2": node("SaveImage", images=["1", 0], filename_prefix="x")}
     assert door.run(prompt, "t").status == 200
     for name, fields in (("../a.png", {}), ("", {}), ("a.png", {"subfolder": ".."}), ("a.png", {"subfolder": "/x"}),
-                         ("a.png", {"type": "output"})):
+                         ("a.png", {"type": "output"}), ("a.png", {"subfolder": "x" * 2000, "overwrite": "true"}),
+                         ("a.png\0x", {}), ("a.png", {"subfolder": "\0x"})):
         assert upload(door, name, b"x", **fields).status == 400, (name, fields)
+    assert (world.input / "a.png").read_bytes() == b"third"
     assert door.ask("POST", "/upload/image", b"x").status == 400
     assert not [path for path in world.input.rglob("*.tmp")]
 
