@@ -313,6 +313,9 @@ static enum err_code hub_join(struct task *t, struct task_spec *spec, struct tas
 {
     if (spec->called > 0)
         hub_join_call(t, spec); /* the store knows which prompt */
+    else if (t->called > 0 && t->state == STATE_CLAIMING && t->prompt.sha256[0] == '\0')
+        return err_set(err, ERR_UNAVAILABLE, "the store is asked just now what task %s runs",
+                       t->id);
     else if (t->prompt.sha256[0] == '\0' && spec->take_refusal == NULL)
         task_take_prompt(t, spec->take_prompt); /* just found in the store: its record will tell */
     else if (strcmp(t->prompt.sha256, spec->take_prompt->sha256) != 0)
