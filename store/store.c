@@ -14,8 +14,7 @@
 #include <stdlib.h>
 
 static const struct store_ops *const store_backends[] = {
-    &store_file_ops,
-    &store_mem_ops,
+    &store_file_ops,  &store_mem_ops,
 #ifdef STORE_REDIS
     &store_redis_ops,
 #endif

@@ -210,7 +210,7 @@ static void tunnels_relieve(struct tunnels *ts)
             last = t;
         }
     }
-    if (queued > ts->options.queued_max) {
+    if (last != NULL && queued > ts->options.queued_max) {
         http_stream_reset(last->stream);
         tunnel_close(last);
     }
