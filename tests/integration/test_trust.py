@@ -75,6 +75,8 @@ def test_what_one_instance_answered_the_other_does_not_deny(world):
         time.sleep(1.5)  # the longer nothing happens, the more seldom it looks
         comfy.release()
         assert first.result().status == 200
+        told = {task["id"]: task["status"] for task in agents[1].get("/api/tasks").json["tasks"]}
+        assert told[f"t{n}"] == "succeeded"
         assert agents[1].record(f"t{n}").json["status"] == "succeeded"
         assert second.result().status == 200
 
