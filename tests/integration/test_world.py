@@ -8,8 +8,13 @@ from world import World, until
 
 
 @pytest.fixture
-def made(tmp_path):
+def made(tmp_path, monkeypatch):
+    monkeypatch.setenv("NEVER_AGAIN", str(tmp_path / "never-again"))
     return World(tmp_path)
+
+
+def gets_a_second_try(world):
+    return not (world.directory / "never-again").exists()
 
 
 def agent_of(world):
@@ -24,6 +29,7 @@ def test_an_agent_that_died_after_all_was_asked_is_told_of(made):
     agent.wait()
     with pytest.raises(AssertionError, match="agent.log: ended with -9"):
         made.close(False)
+    assert not gets_a_second_try(made)
 
 
 def test_so_is_one_that_a_signal_killed_which_it_should_have_survived(made):
@@ -32,6 +38,7 @@ def test_so_is_one_that_a_signal_killed_which_it_should_have_survived(made):
     agent.wait()
     with pytest.raises(AssertionError, match=f"agent.log: ended with -{signal.SIGUSR1}"):
         made.close(False)
+    assert not gets_a_second_try(made)
 
 
 def test_so_is_what_a_sanitizer_found_whatever_the_end(made):
@@ -41,12 +48,14 @@ def test_so_is_what_a_sanitizer_found_whatever_the_end(made):
     agent.stop()
     with pytest.raises(AssertionError, match="heap-use-after-free"):
         made.close(False)
+    assert not gets_a_second_try(made)
 
 
 def test_so_is_one_that_gave_up_by_itself(made):
     made.agent(ready=False, env={"LISTEN_HOST": "nowhere"}).wait()
     with pytest.raises(AssertionError, match="agent.log: ended with 78"):
         made.close(False)
+    assert gets_a_second_try(made)
 
 
 def test_one_that_the_test_killed_is_not(made):

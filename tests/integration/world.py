@@ -178,11 +178,22 @@ class Process:
     def lives(self):
         return self.child.poll() is None
 
+    @property
+    def broke(self):
+        """By a signal that was not the test's, or of a sanitizer's finding."""
+        return not self.ended_well and (self.child.returncode < 0 or self.child.returncode == 99)
+
     def close(self):
         if self.lives:
             self.child.kill()
             self.child.wait()
         self.out.close()
+
+
+def never_again():
+    """What was seen here no second try can take back: see integration() in ./dev."""
+    if "NEVER_AGAIN" in os.environ:
+        pathlib.Path(os.environ["NEVER_AGAIN"]).touch()
 
 
 class Comfy:
@@ -345,12 +356,16 @@ class World:
                     process.wait(PATIENCE)
             if isinstance(process, Agent) and process.lives:
                 problems.append(f"{process.log.name}: did not stop")
+                never_again()
             elif isinstance(process, Agent) and not process.ended_well:
                 problems.append(f"{process.log.name}: ended with {process.child.returncode}")
+                if process.broke:
+                    never_again()
             process.close()
         for process in self.processes:
             text = process.text()
             if "Sanitizer" in text or "assertion failed" in text:
+                never_again()
                 problems.append(f"{process.log.name}: {text[-8000:]}")
             elif failed or problems:
                 print(f"----- {process.log.name}\n{text[-6000:]}", file=sys.stderr)
