@@ -213,6 +213,11 @@ static void purge_work(struct work *w)
     sql_release(b);
 }
 
+static void purge_on_dropped(struct work *w)
+{
+    sql_release(CONTAINER_OF(w, struct sql_backend, purge));
+}
+
 static void purge_on_done(struct work *w)
 {
     struct sql_backend *b = CONTAINER_OF(w, struct sql_backend, purge);
@@ -230,7 +235,7 @@ static void purge_start(struct sql_backend *b)
     if (b->jobs.ttl_s == 0 || b->purging)
         return;
     b->purging = true;
-    b->purge = (struct work){.run = purge_work, .done = purge_on_done};
+    b->purge = (struct work){.run = purge_work, .done = purge_on_done, .dropped = purge_on_dropped};
     atomic_fetch_add(&b->users, 1);
     workers_add(b->workers, &b->purge);
 }

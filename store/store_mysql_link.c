@@ -44,10 +44,17 @@ static void link_connect_work(struct work *w)
     l->needs.release(l);
 }
 
+/* No thread was free for it before the end: sql_link_done() closes what is connected. */
+static void link_on_dropped(struct work *w)
+{
+    struct sql_link *l = CONTAINER_OF(w, struct sql_link, job);
+    l->needs.release(l);
+}
+
 static void link_give_to_thread(struct sql_link *l, void (*run)(struct work *w),
                                 void (*done)(struct work *w))
 {
-    l->job = (struct work){.run = run, .done = done};
+    l->job = (struct work){.run = run, .done = done, .dropped = link_on_dropped};
     l->needs.hold(l);
     workers_add(l->needs.workers, &l->job);
 }

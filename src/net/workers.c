@@ -155,15 +155,28 @@ static void workers_on_wake(uv_async_t *wake)
         workers_join(ws);
 }
 
+static void workers_drop(struct list_node *queued)
+{
+    while (!list_is_empty(queued)) {
+        struct work *w = CONTAINER_OF(queued->next, struct work, link);
+        list_remove(&w->link);
+        if (w->dropped != NULL)
+            w->dropped(w);
+    }
+}
+
 static void workers_on_patience_over(uv_timer_t *timer)
 {
     struct workers *ws = timer->data;
+    struct list_node queued;
     uv_mutex_lock(&ws->mutex);
     ws->abandoned = true;
+    list_take(&queued, &ws->queued);
     uv_cond_broadcast(&ws->news);
     uv_mutex_unlock(&ws->mutex);
     (void)workers_deliver(ws); /* what was ready just in time */
     ws->stuck = ws->pending;
+    workers_drop(&queued);
     for (unsigned i = 0; i < ws->threads; i++)
         ASSERT(pthread_detach(ws->thread[i]) == 0);
     workers_end(ws);

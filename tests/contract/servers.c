@@ -72,6 +72,23 @@ static void run_child(const struct server *s, const char *const argv[])
     _exit(127);
 }
 
+/* Its last words: nobody can look into a directory of the machine that tests. */
+_Noreturn static void give_up(const struct server *s, const char *program, const char *why)
+{
+    char log[BACKEND_URL_MAX + 8], tail[4096];
+    (void)snprintf(log, sizeof(log), "%s/log", s->dir);
+    (void)fprintf(stderr, "%s %s; %s ends with:\n", program, why, log);
+    FILE *f = fopen(log, "r");
+    if (f != NULL) {
+        if (fseek(f, -(long)sizeof(tail), SEEK_END) != 0)
+            rewind(f);
+        size_t n = fread(tail, 1, sizeof(tail), f);
+        (void)fwrite(tail, 1, n, stderr);
+        (void)fclose(f);
+    }
+    abort();
+}
+
 void server_run(struct server *s, const char *const argv[])
 {
     uint64_t end = clock_mono_ms() + PATIENCE_MS;
@@ -85,10 +102,8 @@ void server_run(struct server *s, const char *const argv[])
         run_child(s, argv);
     s->pid = pid;
     while (!port_answers(s->port)) {
-        if (clock_mono_ms() > end || waitpid(pid, &status, WNOHANG) != 0) {
-            (void)fprintf(stderr, "%s does not start: see %s/log\n", argv[0], s->dir);
-            abort();
-        }
+        if (clock_mono_ms() > end || waitpid(pid, &status, WNOHANG) != 0)
+            give_up(s, argv[0], "does not start");
         (void)usleep(2000);
     }
 }
@@ -169,10 +184,15 @@ static void run_and_wait(const struct server *s, const char *const argv[])
     if (pid == 0)
         run_child(s, argv);
     ASSERT(waitpid(pid, &status, 0) == pid);
-    if (status != 0) {
-        (void)fprintf(stderr, "%s fails: see %s/log\n", argv[0], s->dir);
-        abort();
-    }
+    if (status != 0)
+        give_up(s, argv[0], "fails");
+}
+
+/* A server that starts removes each temporary table that lies in its directory for them: in /tmp
+ * also those of the servers that start beside it. Each has its own. */
+static void mysql_tmpdir(const struct server *s, char option[BACKEND_URL_MAX + 32])
+{
+    (void)snprintf(option, BACKEND_URL_MAX + 32, "--tmpdir=%s", s->dir);
 }
 
 /* It does not run as root unless it is told to; others cannot tell it. */
@@ -181,7 +201,7 @@ static const char *mysql_user(void)
     return getuid() == 0 ? "--user=root" : "--skip-name-resolve";
 }
 
-static void mysql_set_up(struct server *s, const char *data, const char *init)
+static void mysql_set_up(struct server *s, const char *data, const char *tmp, const char *init)
 {
     static const char sql[] = "CREATE DATABASE IF NOT EXISTS comfy;\n"
                               "CREATE DATABASE IF NOT EXISTS empty;\n"
@@ -196,6 +216,7 @@ static void mysql_set_up(struct server *s, const char *data, const char *init)
                                 "--no-defaults",
                                 mysql_user(),
                                 data,
+                                tmp,
                                 "--auth-root-authentication-method=normal",
                                 "--skip-test-db",
                                 "--skip-name-resolve",
@@ -210,11 +231,12 @@ static void mysql_set_up(struct server *s, const char *data, const char *init)
 static void mysql_run(struct server *s, const char *more1, const char *more2)
 {
     char data[BACKEND_URL_MAX + 32], init[BACKEND_URL_MAX + 32], init_option[BACKEND_URL_MAX + 64];
-    char port[24];
+    char port[24], tmp[BACKEND_URL_MAX + 32];
     if (s->port == 0)
         s->port = server_free_port();
     if (s->dir[0] == '\0')
         backend_make_dir(s->dir);
+    mysql_tmpdir(s, tmp);
     (void)snprintf(data, sizeof(data), "--datadir=%s/data", s->dir);
     (void)snprintf(init, sizeof(init), "%s/init.sql", s->dir);
     (void)snprintf(init_option, sizeof(init_option), "--init-file=%s", init);
@@ -224,6 +246,7 @@ static void mysql_run(struct server *s, const char *more1, const char *more2)
         "--no-defaults",
         mysql_user(),
         data,
+        tmp,
         init_option,
         "--socket=socket", /* in its directory: a path may be too long for one */
         port,
@@ -237,7 +260,7 @@ static void mysql_run(struct server *s, const char *more1, const char *more2)
         more2,
         NULL};
     if (access(strchr(data, '=') + 1, F_OK) != 0)
-        mysql_set_up(s, data, init);
+        mysql_set_up(s, data, tmp, init);
     server_run(s, argv);
 }
 

@@ -119,8 +119,8 @@ class Mysql(Database):
         """A directory of a server that was never started. Making one takes seconds, copying it does not."""
         made = tempfile.mkdtemp()
         atexit.register(shutil.rmtree, made)
-        subprocess.run(["mariadb-install-db", *Mysql.here, f"--datadir={made}/data", "--skip-test-db",
-                        "--auth-root-authentication-method=normal"], check=True, capture_output=True)
+        subprocess.run(["mariadb-install-db", *Mysql.here, f"--datadir={made}/data", f"--tmpdir={made}",
+                        "--skip-test-db", "--auth-root-authentication-method=normal"], check=True, capture_output=True)
         return f"{made}/data"
 
     def argv(self):
@@ -131,9 +131,10 @@ class Mysql(Database):
             init.write_text("CREATE DATABASE IF NOT EXISTS comfy;\n"
                             f"CREATE USER IF NOT EXISTS comfy@'%' IDENTIFIED BY '{SECRET}';\n"
                             "GRANT ALL ON comfy.* TO comfy@'%';\n")
-        return [self.program, *self.here, f"--datadir={data}", f"--init-file={init}", f"--port={self.port}",
-                "--socket=socket", "--bind-address=127.0.0.1", "--innodb-flush-log-at-trx-commit=2",
-                "--innodb-buffer-pool-size=32M"]
+        # A server that starts removes each temporary table in its tmpdir, the neighbours' as well.
+        return [self.program, *self.here, f"--datadir={data}", f"--tmpdir={self.directory}", f"--init-file={init}",
+                f"--port={self.port}", "--socket=socket", "--bind-address=127.0.0.1",
+                "--innodb-flush-log-at-trx-commit=2", "--innodb-buffer-pool-size=32M"]
 
     def url_at(self, port):
         return f"mysql://comfy:{urllib.parse.quote(SECRET, safe='')}@127.0.0.1:{port}/comfy?create=1"

@@ -22,7 +22,7 @@ struct job {
 static pthread_t loop_thread;
 static atomic_uint at_once, at_once_max;
 static atomic_bool hold;
-static unsigned all_done, order_fault;
+static unsigned all_done, all_dropped, order_fault;
 static bool closed;
 static unsigned stuck;
 
@@ -50,9 +50,17 @@ static void job_done(struct work *w)
     all_done++;
 }
 
+static void job_dropped(struct work *w)
+{
+    struct job *job = CONTAINER_OF(w, struct job, work);
+    assert_true(pthread_equal(loop_thread, pthread_self()));
+    assert_int_equal(job->done, 0);
+    all_dropped++;
+}
+
 static void job_init(struct job *job)
 {
-    *job = (struct job){.work = {.run = job_run, .done = job_done}};
+    *job = (struct job){.work = {.run = job_run, .done = job_done, .dropped = job_dropped}};
 }
 
 static void on_closed(void *ctx, unsigned n)
@@ -71,6 +79,7 @@ static int set_up(void **state)
     atomic_store(&at_once_max, 0);
     atomic_store(&hold, false);
     all_done = 0;
+    all_dropped = 0;
     order_fault = 0;
     closed = false;
     stuck = 0;
@@ -217,7 +226,8 @@ static void stuck_jobs_are_abandoned_after_the_wait(void **state)
     while (atomic_load(&at_once) < 2)
         (void)usleep(500);
     close_and_wait(*state, ws, 20);
-    assert_int_equal(stuck, 3); /* two that hang and one that had no turn */
+    assert_int_equal(stuck, 3);       /* two that hang and one that had no turn, */
+    assert_int_equal(all_dropped, 1); /* whose owner learns that nobody will touch it */
 }
 
 /* Both come back when there is not even a loop any more, and must find nothing to touch. */
