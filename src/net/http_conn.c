@@ -402,7 +402,7 @@ static void conn_on_step(struct later_item *item)
 void conn_go_on(struct http_conn *c)
 {
     if (!c->working && c->state != CONN_CLOSED)
-        later_add(c->server->later, &c->step);
+        later_add_last(c->server->later, &c->step);
 }
 
 void conn_accept(struct http_server *s)

@@ -225,8 +225,8 @@ void workers_add(struct workers *ws, struct work *w)
     uv_mutex_lock(&ws->mutex);
     list_add(&ws->queued, &w->link);
     bool want_thread = ++ws->queued_count > ws->idle && ws->threads < ws->threads_max;
-    uv_cond_signal(&ws->news);
     uv_mutex_unlock(&ws->mutex);
+    uv_cond_signal(&ws->news); /* with the mutex held it would wake only to wait for that */
     if (want_thread)
         workers_start_thread(ws);
 }

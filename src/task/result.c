@@ -26,7 +26,9 @@ struct result {
     bool node_open;  /* its entry has begun */
     bool checking;   /* `output` is the one that is asked for by HEAD */
     bool begun;
-    bool full; /* the sink has no room */
+    bool told;       /* sink.begin() was called: not before the first bytes of a file are here, */
+    struct buf lead; /* and this was written by then: a small result is one piece */
+    bool full;       /* the sink has no room */
     bool finished, cancelled;
     struct err err;
 
@@ -38,8 +40,24 @@ struct result {
     char text[BASE64_ROOM(RESULT_PART)];
 };
 
+static void result_tell(struct result *r)
+{
+    if (r->told)
+        return;
+    r->told = true;
+    r->sink.begin(r->sink.ctx);
+    r->full = !r->sink.write(r->sink.ctx, buf_slice(&r->lead));
+    buf_done(&r->lead);
+}
+
 static void result_write(struct result *r, struct slice part)
 {
+    if (!r->told) {
+        buf_add(&r->lead, part);
+        if (r->lead.len > RESULT_PART)
+            result_tell(r);
+        return;
+    }
     if (!r->sink.write(r->sink.ctx, part))
         r->full = true;
 }
@@ -100,6 +118,7 @@ static void result_on_head(struct http_call *call)
 
 static void result_encode(struct result *r, struct slice part)
 {
+    result_tell(r);
     while (part.len > 0) {
         size_t take = part.len < RESULT_PART ? part.len : RESULT_PART;
         size_t n = base64_feed(&r->encoder, (struct slice){part.ptr, take}, r->text);
@@ -194,7 +213,6 @@ static bool result_turn_before(struct result *r)
     r->checking = false;
     r->output = 0;
     r->begun = true;
-    r->sink.begin(r->sink.ctx);
     return true;
 }
 
@@ -233,6 +251,7 @@ static void result_free(struct result *r)
     later_cancel(r->later, &r->step);
     task_unref(r->task);
     buf_done(&r->target);
+    buf_done(&r->lead);
     free(r);
 }
 
@@ -249,6 +268,8 @@ static void result_on_step(struct later_item *item)
         ;
     if (r->err.code == ERR_OK && !r->finished)
         return; /* result_resume() or result_on_end() goes on */
+    if (r->err.code == ERR_OK)
+        result_tell(r);
     struct result_sink sink = r->sink;
     struct err err = r->err;
     result_free(r);
@@ -267,6 +288,7 @@ struct result *result_start(struct task *t, struct comfy *comfy, struct later *l
     r->sink = *sink;
     r->checking = !task_saw_outputs(t);
     buf_init(&r->target, SIZE_MAX);
+    buf_init(&r->lead, SIZE_MAX);
     later_item_init(&r->step, result_on_step);
     result_step_later(r);
     return r;

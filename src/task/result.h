@@ -1,9 +1,9 @@
 /* The answer of a run as a stream: the final node map with `results`, base64 made on the fly from
  * ComfyUI's /view, one output after the other. Memory does not grow with the outputs.
  *
- * Every output was seen before begin() is called: when the task ended, or now. If one cannot be had
- * in full all the same, the stream ends with an error and the reader of the answer must see that it
- * is broken. */
+ * Every output was seen before begin() is called, when the task ended or now, and of the first one
+ * there are bytes. If one cannot be had in full all the same, the stream ends with an error, and the
+ * reader of the answer must see that it is broken. */
 #ifndef RESULT_H
 #define RESULT_H
 
