@@ -152,7 +152,7 @@ function watch(run) {
 }
 
 function saveActive() {
-  remember('active', active.map(({id, title}) => ({id, title})));
+  remember('active', active.map(({id, title, started}) => ({id, title, since: started})));
 }
 
 const showOverall = soon(() => {
@@ -247,9 +247,9 @@ const gallery = new Gallery(byId('results'), {
 // What was under way when the page was left goes on being watched.
 async function resumeActive() {
   const left = recall('active', []);
-  const runs = await Promise.all(left.map(async ({id, title}) => {
+  const runs = await Promise.all(left.map(async ({id, title, since}) => {
     const prompt = await promptOfTask(id);
-    return new Run({id, title, prompt, graph: prompt && new Graph(prompt, info), onchange: changed});
+    return new Run({id, title, prompt, since, graph: prompt && new Graph(prompt, info), onchange: changed});
   }));
   gallery.prepend(runs);
   for (const run of runs) {

@@ -51,7 +51,7 @@ class Card {
     this.time = h('span', {class: 'time'});
     this.fill = h('div', {class: 'fill'});
     this.bar = h('div', {class: 'bar', role: 'progressbar', 'aria-label': `${t('progress')}: ${this.run.title}`, 'aria-valuemin': 0, 'aria-valuemax': 100}, this.fill);
-    this.stop = h('button', {type: 'button', class: 'small', onclick: () => this.run.cancel()}, icon('close'), h('span', {}, t('cancel')));
+    this.stop = h('button', {type: 'button', class: 'small', onclick: () => this.cancel()}, icon('close'), h('span', {}, t('cancel')));
     const shot = h('div', {class: 'shot shot-live'}, this.image);
     if (this.run.shape) { // nothing moves when the picture comes
       shot.style.height = 'auto';
@@ -72,16 +72,22 @@ class Card {
     this.time.textContent = duration(run.elapsed);
     this.stop.disabled = run.cancelling;
     this.stop.lastChild.textContent = t(run.cancelling ? 'cancelling' : 'cancel');
-    this.root.classList.toggle('away', run.away);
+    this.root.classList.toggle('away', run.away !== null);
     if (run.preview && this.image.src !== run.preview)
       this.image.src = run.preview;
     this.image.hidden = !run.preview;
   }
 
+  async cancel() {
+    const why = await this.run.cancel();
+    if (why !== null)
+      toast(t('cancelFailed', {why}));
+  }
+
   sentence() {
     const {run} = this;
     if (run.away)
-      return t('reconnecting');
+      return t(run.away);
     if (run.status === 'queued' && run.position !== null)
       return `${t('queued')} · ${run.position > 0 ? t('ahead', {n: run.position}) : t('nextUp')}`;
     const now = run.status === 'running' && run.graph && run.graph.current(run.nodes);

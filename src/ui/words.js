@@ -62,6 +62,7 @@ const ENGLISH = {
   reconnecting: 'Connection lost, trying again. The run goes on.',
   cancel: 'Cancel',
   cancelling: 'Cancelling…',
+  cancelFailed: 'It cannot be cancelled: {why}',
   progress: 'Progress',
   preview: 'How it looks so far',
   seed: 'Seed {n}',
@@ -109,7 +110,7 @@ const ENGLISH = {
   run_timeout: 'It took too long.',
   stalled: 'ComfyUI stopped answering while this ran.',
   queue_full: 'Too many runs are waiting. Try again in a moment.',
-  no_key: 'The server asks for a key.',
+  no_key: 'The server asks for a key. Load this page again to enter it.',
   lost: 'The server does not know this run.',
 };
 
@@ -175,6 +176,7 @@ const CHINESE = {
   reconnecting: '连接中断，正在重连。任务仍在继续。',
   cancel: '取消',
   cancelling: '正在取消…',
+  cancelFailed: '无法取消：{why}',
   progress: '进度',
   preview: '当前效果预览',
   seed: '种子 {n}',
@@ -222,7 +224,7 @@ const CHINESE = {
   run_timeout: '运行超时。',
   stalled: 'ComfyUI 运行时停止响应。',
   queue_full: '排队任务过多，请稍后再试。',
-  no_key: '服务器需要密钥。',
+  no_key: '服务器需要密钥，请重新加载页面后输入。',
   lost: '服务器上没有这个任务。',
 };
 

@@ -132,6 +132,76 @@ test('a cut connection: the run goes on, is found again, and never is a success 
   await page.context().close();
 });
 
+test('a connection that dies without a word: the record is looked at', async () => {
+  const page = await world.page();
+  await world.hold('deaf', {at: 'progress', class: 'TestSteps', value: 5});
+  await openPrompt(page, steps(10, 10), 'a dead line');
+  await run(page);
+  await page.getByText(/Counting · step [45] of 10/).waitFor();
+  world.wire.silence('GET /api/run/ws');
+  await world.release('deaf');
+  await card(page, 'succeeded').filter({hasText: 'a dead line'}).waitFor();
+  await page.context().close();
+});
+
+test('a key that is not good any more says nothing about the run', async () => {
+  const page = await world.page();
+  await world.hold('locked', {at: 'progress', class: 'TestSteps', value: 5});
+  await openPrompt(page, steps(10, 10), 'locked out');
+  await run(page);
+  await page.getByText(/Counting · step [45] of 10/).waitFor();
+  await page.route('**/api/tasks/*', route => route.fulfill({status: 401, json: {message: 'UnauthorizedError', error: {code: 'no_key', detail: 'x'}}}));
+  world.wire.cut();
+  await card(page, 'live').getByText('The server asks for a key.').waitFor();
+  assert.equal(await card(page, 'failed').filter({hasText: 'asks for a key'}).count(), 0);
+  await page.unroute('**/api/tasks/*');
+  await world.release('locked');
+  await card(page, 'succeeded').filter({hasText: 'locked out'}).waitFor();
+  await page.context().close();
+});
+
+test('cancelled before it is known there; and why it cannot be', async () => {
+  const page = await world.page();
+  await openPrompt(page, steps(2000, 20));
+  let answers = [404, 403];
+  await page.route('**/api/tasks/*', route => route.request().method() === 'DELETE' && answers.length > 0
+    ? route.fulfill({status: answers.shift(), json: {message: 'x', error: {code: 'key_not_set', detail: 'this needs API_KEY to be set'}}})
+    : route.continue());
+  await run(page);
+  await page.getByText(/Counting · step/).waitFor();
+  await card(page, 'live').getByRole('button', {name: 'Cancel'}).click();
+  await page.getByText('It cannot be cancelled: this needs API_KEY to be set').waitFor();
+  answers = [404];
+  await card(page, 'live').getByRole('button', {name: 'Cancel'}).click();
+  await card(page, 'cancelled').waitFor();
+  assert.equal(answers.length, 0);
+  await page.context().close();
+});
+
+test('a tab that nobody sees holds no stream open', async () => {
+  const page = await world.page();
+  await world.hold('unseen', {at: 'progress', class: 'TestSteps', value: 5});
+  await openPrompt(page, steps(10, 10), 'unseen');
+  await run(page);
+  await page.getByText(/Counting · step [45] of 10/).waitFor();
+  const streams = [];
+  page.on('request', request => /\/events$/.test(request.url()) && streams.push(request));
+  await page.reload();
+  await until('a stream', () => streams.length > 0);
+  await card(page, 'live').getByText(/Counting · step [45] of 10/).waitFor();
+  const before = streams.length;
+  const closed = page.waitForEvent('requestfailed', request => /\/events$/.test(request.url()));
+  await page.evaluate(() => {
+    Object.defineProperty(document, 'hidden', {value: true});
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  await closed;
+  await world.release('unseen');
+  await card(page, 'succeeded').filter({hasText: 'unseen'}).waitFor();
+  assert.equal(streams.length, before);
+  await page.context().close();
+});
+
 test('a run that fails while nobody listens has failed', async () => {
   const page = await world.page();
   const raised = async () => (await world.standin('/standin/state')).fired.filter(rule => rule.do === 'hold' && rule.at === 'node').length;

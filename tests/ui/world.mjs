@@ -39,7 +39,8 @@ function freePort() {
   });
 }
 
-// Passes bytes on; cut() breaks what is open, close() also refuses what is new until open().
+// Passes bytes on; cut() breaks what is open, close() also refuses what is new until open(). silence()
+// lets nothing more pass through what is open, and tells nobody.
 class Wire {
   constructor(to) {
     this.to = to;
@@ -54,6 +55,9 @@ class Wire {
         return;
       }
       const agent = net.connect(this.to, '127.0.0.1');
+      client.once('data', part => {
+        client.asked = agent.asked = part.subarray(0, 200).toString('latin1');
+      });
       for (const [one, other] of [[client, agent], [agent, client]]) {
         this.sockets.add(one);
         one.on('error', () => other.destroy());
@@ -71,6 +75,13 @@ class Wire {
   cut() {
     for (const socket of this.sockets)
       socket.destroy();
+  }
+
+  // start: of the first request, "GET /api/run/ws".
+  silence(start) {
+    for (const socket of this.sockets)
+      if (socket.asked && socket.asked.startsWith(start))
+        socket.unpipe().pause();
   }
 
   close() {
