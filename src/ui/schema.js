@@ -39,8 +39,10 @@ function fieldsOfParams(params, id) {
 // A field beside the prompt that names no node means the only one that has such an input.
 function findNodes(fields, prompt) {
   for (const field of leaves(fields)) {
+    if (field.id !== undefined)
+      continue;
     const having = [...prompt.nodes.values()].filter(node => node.inputs.has(field.key));
-    if (field.id === undefined && having.length === 1)
+    if (having.length === 1)
       field.id = having[0].id;
   }
   return fields;
@@ -76,7 +78,7 @@ export function paramsOfFields(fields) {
     if (field.hidden)
       param.hidden = true;
     if (field.type === 'group')
-      return {type: 'group', key: field.key, title: field.title, children: paramsOfFields(field.children)};
+      param.children = paramsOfFields(field.children);
     return param;
   });
 }
