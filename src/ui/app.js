@@ -180,7 +180,7 @@ function changed(run) {
   active = active.filter(other => other !== run);
   saveActive();
   byId('news').textContent = t('runEnded', {title: run.title, status: t(run.status)});
-  if (run.status === 'failed' && run.error && run.prompt && workflow && run.prompt.isLike(workflow.prompt))
+  if (run.status === 'failed' && run.error && isShown(run))
     panel.mark(explain(run.error, run.prompt).marks);
   if (run.error && run.error.code !== 'cancelled')
     checkReady();
@@ -254,14 +254,21 @@ async function useAsInput(output) {
   toast(t('usedAsInput'));
 }
 
+// Does the panel show the workflow of this run? Nodes of others have the same numbers.
+const isShown = run => Boolean(run.prompt && workflow && run.prompt.isLike(workflow.prompt));
+
 const gallery = new Gallery(byId('results'), {
   view: (all, index) => viewPictures(all, Math.max(0, index), {useAsInput, useSettings, compare: comparePicture}),
   compare: comparePicture,
   useAsInput,
   useSettings,
   useSeed: ({id, key, text}) => panel.set(id, key, text),
-  fieldTitle: ({id, key}) => panel.titleOf(id, key),
-  focusField: ({id, key}) => panel.focus(id, key),
+  fieldTitle: ({id, key}, run) => (isShown(run) ? panel.titleOf(id, key) : undefined),
+  focusField: async ({id, key}, run) => {
+    if (!isShown(run))
+      await useSettings(run);
+    panel.focus(id, key);
+  },
 });
 
 // What was under way when the page was left goes on being watched.
@@ -285,13 +292,28 @@ async function readPrompt(run) {
   run.onchange(run);
 }
 
-let foreign = 0;
+// Some at a time; whoever ends makes room for the next.
+const foreign = [];
+let followed = 0;
+function followForeign() {
+  while (followed < FOREIGN_MAX && foreign.length > 0) {
+    const run = foreign.shift();
+    followed++;
+    readPrompt(run).then(() => run.resume()).finally(() => {
+      followed--;
+      followForeign();
+    });
+  }
+}
+
 function ofRecord(record) {
   const run = Run.ofRecord(record, () => {});
-  if (!run.ended && foreign++ < FOREIGN_MAX)
-    readPrompt(run).then(() => run.resume());
-  else if (run.status === 'failed')
+  if (run.status === 'failed') {
     readPrompt(run);
+  } else if (!run.ended) {
+    foreign.unshift(run); // the list has the newest first, which is the last to run
+    queueMicrotask(followForeign);
+  }
   return run;
 }
 

@@ -23,6 +23,8 @@ const AGAIN_MS = [300, 700, 1500, 3000];
 const NOT_YET_MAX = 40; // looks (one a second) at a task that is not there yet: on a platform it waits to be delivered
 const ENDED = ['succeeded', 'failed', 'cancelled'];
 
+const isSeed = seed => seed !== null && typeof seed === 'object' && ['id', 'key', 'text'].every(name => typeof seed[name] === 'string');
+
 let streams = 0;
 const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
 const askRecord = id => ask(taskPath(id), typeof AbortSignal.timeout === 'function' ? {signal: AbortSignal.timeout(ANSWER_MS)} : undefined);
@@ -53,13 +55,18 @@ export class Run {
     return ENDED.includes(this.status);
   }
 
+  // Anything may lie there: whoever calls the API says what.
+  get metadata() {
+    return (this.record && this.record.metadata) || {};
+  }
+
   get seeds() {
     const drawn = Object.entries((this.record && this.record.seeds) || {}).map(([at, value]) => {
       const dot = at.lastIndexOf('.');
       return {id: at.slice(0, dot), key: at.slice(dot + 1), text: String(value)};
     });
-    const told = this.record && this.record.metadata && this.record.metadata.seeds;
-    const given = this.prompt ? this.prompt.seeds().filter(seed => seed.text !== '-1') : Array.isArray(told) ? told : [];
+    const {seeds: told} = this.metadata;
+    const given = this.prompt ? this.prompt.seeds().filter(seed => seed.text !== '-1') : Array.isArray(told) ? told.filter(isSeed) : [];
     return [...drawn, ...given.filter(seed => !drawn.some(other => other.id === seed.id && other.key === seed.key))];
   }
 
@@ -303,10 +310,12 @@ export class Run {
     this.away = null;
     if (!this.own) // the first look knows best: between two of them nothing may have been updated
       this.started = Math.min(this.started, Date.now() - Math.max(0, record.updated - record.created));
-    this.title = this.title || (record.metadata && record.metadata.title) || '';
+    this.title = this.title || (typeof this.metadata.title === 'string' ? this.metadata.title : '');
     this.position = typeof record.queue_position === 'number' ? record.queue_position : null;
     if (record.nodes && !ENDED.includes(record.status))
       this.hearNodes(record.nodes);
+    if (!this.graph) // what it is made of is not known, but the agent knows how far it is
+      this.share = Math.max(this.share, record.progress || 0);
     this.status = record.status;
     if (this.ended) {
       this.error = record.error;
@@ -322,8 +331,13 @@ export class Run {
     this.onchange(this);
   }
 
+  // A page stays open for days, and prompts are large: only who looks for a fault needs them any more.
   end() {
     this.body = null;
+    this.graph = null;
+    this.nodes = {};
+    if (this.status !== 'failed' && this.record)
+      this.prompt = null;
     this.dropPreview();
   }
 
@@ -347,7 +361,7 @@ export class Run {
 
   // A task that somebody has run, from the list of them.
   static ofRecord(record, onchange) {
-    const run = new Run({id: record.id, title: (record.metadata && record.metadata.title) || '', prompt: null, graph: null, onchange: () => {}});
+    const run = new Run({id: record.id, title: '', prompt: null, graph: null, onchange: () => {}});
     run.take(record);
     run.onchange = onchange;
     return run;

@@ -307,3 +307,73 @@ test('the call for developers does what it says', async () => {
   fs.rmSync(directory, {recursive: true});
   await page.context().close();
 });
+
+// As others do it, by the API.
+const order = (prompt, metadata, headers = {}) =>
+  world.ask('/api/run', {method: 'POST', body: JSON.stringify({prompt, metadata}), headers: {'content-type': 'application/json', ...headers}});
+const saying = text => ({1: {class_type: 'TestText', inputs: {text}}});
+
+test('whatever others have written into a task, the history is there', async () => {
+  await order(saying('before all that'));
+  for (const metadata of [{seeds: [null, 7, {id: 1, key: 2}], title: {a: 1}}, 'text', [1], {seeds: 'x', title: 5}])
+    assert.equal((await order(saying('strange'), metadata)).status, 200);
+  const page = await world.page();
+  await page.locator('pre.text').filter({hasText: 'before all that'}).waitFor();
+  assert.equal(await page.locator('pre.text').filter({hasText: 'strange'}).count(), 4);
+  assert.deepEqual(page.problems, []);
+  await page.context().close();
+});
+
+test('texts beside pictures are there after a reload', async () => {
+  const page = await world.page();
+  await openPrompt(page, {
+    1: {class_type: 'EmptyImage', inputs: {width: 16, height: 16, batch_size: 1, color: 3}},
+    2: {class_type: 'SaveImage', inputs: {images: ['1', 0], filename_prefix: 'beside'}},
+    3: {class_type: 'TestText', inputs: {text: 'beside the picture'}},
+  });
+  await run(page);
+  await ended(page);
+  await page.reload();
+  await card(page, 'succeeded').locator('pre.text').filter({hasText: 'beside the picture'}).waitFor();
+  assert.equal(await card(page, 'succeeded').locator('img').count(), 1);
+  await page.context().close();
+});
+
+test('many runs of others are all seen to their end', async () => {
+  await world.hold('crowd', {at: 'node', class: 'TestSteps'});
+  for (let n = 0; n < 11; n++)
+    assert.equal((await order({1: {class_type: 'TestSteps', inputs: {n: 1, ms: 1, seed: n + 1000}}}, {title: 'in a crowd'}, {'x-fc-invocation-type': 'Async'})).status, 202);
+  const page = await world.page();
+  const mine = state => page.locator(`.card-${state}`).filter({has: page.locator('.bar[aria-label$="in a crowd"], .title[title="in a crowd"]')});
+  await until('all of them', async () => await mine('live').count() === 11);
+  await world.release('crowd');
+  await until('their ends', async () => await mine('succeeded').count() === 11);
+  await page.context().close();
+});
+
+test('a fault is shown at its own workflow’s field only', async () => {
+  const paper = {
+    1: {class_type: 'EmptyImage', inputs: {width: 0, height: 64, batch_size: 1, color: 1}, _meta: {title: 'Paper'}},
+    2: {class_type: 'SaveImage', inputs: {images: ['1', 0], filename_prefix: 'x'}},
+  };
+  await order(paper, {}, {'x-fc-invocation-type': 'Async'});
+  const page = await world.page();
+  await openPrompt(page, {title: 'other', params: [{type: 'number', id: '1', key: 'width', title: 'Not that'}],
+    prompt: {1: {class_type: 'TestEcho', inputs: {width: 3, value: 1}}}});
+  await page.reload();
+  await card(page, 'failed').getByText('Paper · width: Value 0 smaller than min of 1').waitFor();
+  await page.context().close();
+});
+
+test('a list that cannot be read is no empty one', async () => {
+  const page = await world.page();
+  await page.route('**/api/tasks?*', route => route.fulfill({status: 503, body: ''}));
+  await page.evaluate(() => localStorage.removeItem('comfy-agent.mine'));
+  await page.reload();
+  await page.getByText('Earlier results cannot be read at the moment.').waitFor();
+  await page.unroute('**/api/tasks?*');
+  await page.getByRole('button', {name: 'Show more'}).click();
+  await page.locator('.card').first().waitFor();
+  assert.equal(await page.getByText('Earlier results cannot be read at the moment.').isVisible(), false);
+  await page.context().close();
+});
