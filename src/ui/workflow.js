@@ -7,7 +7,7 @@ import {JsonFault, get, plain, scan, splice} from './json.js';
 export class NotAWorkflow extends Error {
   constructor(code, about = {}) {
     super(code);
-    this.code = code; // not_json, ui_format, no_prompt
+    this.code = code; // not_json, ui_format, no_prompt, too_large
     this.about = about;
   }
 }

@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import {createRequire} from 'node:module';
 import path from 'node:path';
 import {after, before, test} from 'node:test';
-import {DOCS, PICTURES, World, card, documentFile, ended, fieldLabels, misplaced, openPrompt, openWorkflow, run, until} from './world.mjs';
+import {DOCS, SOURCES, PICTURES, World, card, documentFile, ended, fieldLabels, misplaced, openPrompt, openWorkflow, run, until} from './world.mjs';
 
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
 const FIRST_VIEW_MAX = 100 * 1000;
@@ -80,6 +80,23 @@ test('a picture for the README', async () => {
     fs.copyFileSync(path.join(PICTURES, 'readme.png'), path.join(DOCS, 'ui.png'));
   }
   await world.release('readme');
+  await page.context().close();
+});
+
+test('everything is said in both languages, with the same things in it', async () => {
+  const page = await world.page();
+  const {ENGLISH, CHINESE} = await page.evaluate(async () => ({...await import('/ui/words.js')}));
+  const sources = fs.readdirSync(SOURCES).filter(name => /\.(js|html)$/.test(name)).map(name => fs.readFileSync(path.join(SOURCES, name), 'utf8')).join('\n');
+  const names = text => [...text.matchAll(/\{\w+\}/g)].map(String).sort();
+  assert.deepEqual(Object.keys(CHINESE).sort(), Object.keys(ENGLISH).sort());
+  for (const [key, text] of Object.entries(ENGLISH)) {
+    assert.deepEqual(names(CHINESE[key]), names(text), key);
+    if (/\w/.test(text.replace(/\{\w+\}/g, '')))
+      assert.match(CHINESE[key], /[\u4e00-\u9fff]/, key);
+  }
+  const asked = [...sources.matchAll(/\bt\('(\w+)'|data-words="(\w+)"/g)].map(([, one, other]) => one || other);
+  assert.ok(asked.length > 60);
+  assert.deepEqual(asked.filter(key => !(key in ENGLISH)), []);
   await page.context().close();
 });
 

@@ -126,6 +126,11 @@ test('files that are no workflow are explained', async () => {
   assert.match(await told('{"last_node_id": 1, "nodes": [], "links": []}'), /Export \(API\)/);
   assert.match(await told('{\n "a": ]}'), /line 2, column 7/);
   assert.match(await told('{"a": 1}'), /no workflow/);
+  assert.match(await told(`{"a": "${'x'.repeat(17 << 20)}"}`), /more than 16 MB/);
+  await page.route('**/api/workflows', route => route.fulfill({status: 503, body: ''}));
+  await page.locator('#workflow-button').click();
+  await page.getByText('The server’s list cannot be read at the moment.').waitFor();
+  await page.keyboard.press('Escape');
   await page.context().close();
 });
 

@@ -377,3 +377,16 @@ test('a list that cannot be read is no empty one', async () => {
   assert.equal(await page.getByText('Earlier results cannot be read at the moment.').isVisible(), false);
   await page.context().close();
 });
+
+test('an error of any shape is told', async () => {
+  const page = await world.page();
+  const tell = error => page.evaluate(async given => (await import('/ui/errors.js')).explain(given, null), error);
+  const died = await tell({code: 'comfyui_died', detail: 'it went', exit: {signal: 9, out_of_memory: true}, log_tail: 'the last words'});
+  assert.equal(died.sentence, 'ComfyUI ended unexpectedly while this ran.');
+  assert.equal(died.details, 'it went\n\nComfyUI: signal 9, out_of_memory true\n\nthe last words');
+  const odd = await tell({code: 'open', detail: 'a door', node_errors: {1: null, 2: {errors: [{message: 5, details: {}}], class_type: 'X'}}, exception_type: 'E', traceback: 'one text'});
+  assert.equal(odd.sentence, 'a door');
+  assert.equal(odd.marks[0].where, 'X');
+  assert.match(odd.details, /^E\none text/);
+  await page.context().close();
+});

@@ -15,6 +15,7 @@ const PATIENCE_MS = 90000; // only ever waited for when something is wrong
 export const PIXEL = Buffer.from(
   'iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFElEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC', 'base64');
 export const PICTURES = path.join(ROOT, 'build/ui');
+export const SOURCES = path.join(ROOT, 'src/ui');
 export const DOCS = path.join(ROOT, 'docs');
 export const documentFile = name => path.join(ROOT, 'tests/ui/documents', name);
 
