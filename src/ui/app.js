@@ -55,8 +55,8 @@ function drawPanel(values) {
   byId('workflow-button').replaceChildren(h('span', {}, workflow.title || t('workflow')), icon('down'));
 }
 
-// Choices of ComfyUI are waited for, but not long: it may be starting.
-// Until then the panel is the one before, and what is run is what it shows.
+// Choices of ComfyUI are waited for, but not long: it may be starting. Until then the panel is the one
+// before, and what is run is what it shows.
 async function openWorkflow(found, name, values) {
   const mine = {...found, name};
   opening = mine;

@@ -307,23 +307,19 @@ export class Panel {
       await Promise.all(busy);
   }
 
+  // False: there is no such field. (What is hidden stays: nobody could take that back.)
   set(id, key, text) {
     const control = this.controls.get(keyOf(id, key));
-    if (!control && !this.values.has(keyOf(id, key)))
+    if (!control)
       return false;
-    this.values.set(keyOf(id, key), text);
-    if (control) {
-      control.set(text);
-      this.unmark(control);
-    }
-    this.onchange();
-    return Boolean(control);
+    control.set(text);
+    this.change(control, text);
+    return true;
   }
 
   // Values as another prompt of the same shape has them.
   copyFrom(prompt) {
-    for (const at of this.values.keys()) {
-      const [id, key] = at.split('\n');
+    for (const {field: {id, key}} of this.controls.values()) {
       const text = prompt.textOf(id, key);
       if (text !== undefined && !prompt.isLinked(id, key))
         this.set(id, key, text);

@@ -366,3 +366,23 @@ test('what a browser cannot keep is not replaced by something older', async () =
   assert.deepEqual(page.problems, []);
   await page.context().close();
 });
+
+test('what is hidden stays hidden, and as it was', async () => {
+  const page = await world.page();
+  await openPrompt(page, {title: 'hidden', params: [
+    {type: 'number', id: '1', key: 'n', title: 'How far'}, {type: 'number', id: '1', key: 'seed', title: 'Not seen', hidden: true},
+  ], prompt: {1: {class_type: 'TestSteps', inputs: {n: 2, ms: 1, seed: -1}}}}, 'hidden');
+  await run(page);
+  await ended(page);
+  const drawn = await card(page, 'succeeded').locator('.seed').textContent();
+  await page.getByLabel('How far').fill('3');
+  await card(page, 'succeeded').locator('.seed').click();
+  await page.getByText('This panel has no such field').waitFor();
+  await card(page, 'succeeded').getByRole('button', {name: 'Use these settings'}).click();
+  await page.getByText('Settings taken over.').waitFor();
+  assert.equal(await page.getByLabel('How far').inputValue(), '2');
+  await run(page);
+  await ended(page, 2);
+  assert.notEqual(await card(page, 'succeeded').locator('.seed').textContent(), drawn);
+  await page.context().close();
+});
