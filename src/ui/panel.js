@@ -266,7 +266,8 @@ export class Panel {
   choicesOf(field) {
     if (field.options)
       return field.options;
-    const found = this.info.spec(field.optionsOf, field.key);
+    const own = field.type === 'select' ? this.prompt.nodes.get(String(field.id)).type : '';
+    const found = this.info.spec(field.optionsOf || own, field.key);
     return found && found.choices;
   }
 
