@@ -47,7 +47,7 @@ class Card {
   constructor(run, gallery) {
     this.run = run;
     this.gallery = gallery;
-    this.root = h('article', {class: 'card', 'data-task': run.id});
+    this.root = h('article', {class: 'card', 'data-task': run.id, tabindex: -1});
     this.drawn = null;
     this.update();
   }
@@ -57,9 +57,12 @@ class Card {
     const kind = run.ended ? run.status : 'live';
     const shape = run.ended ? `${kind} ${run.status === 'failed' && run.prompt !== null} ${run.texts.length}` : kind;
     if (shape !== this.drawn) {
+      const isFocused = this.root.contains(document.activeElement);
       this.drawn = shape;
       this.root.className = `card card-${kind}`;
       this.root.replaceChildren(...(run.ended ? this.drawEnd() : this.drawLive()));
+      if (isFocused)
+        this.root.focus({preventScroll: true});
     }
     if (!run.ended)
       this.updateLive();
@@ -90,7 +93,7 @@ class Card {
     this.bar.setAttribute('aria-valuenow', percent);
     this.state.textContent = this.sentence();
     this.time.textContent = duration(run.elapsed);
-    this.stop.disabled = run.cancelling;
+    this.stop.setAttribute('aria-disabled', String(run.cancelling));
     this.stop.lastChild.textContent = t(run.cancelling ? 'cancelling' : 'cancel');
     this.root.classList.toggle('away', run.away !== null);
     if (run.preview && this.image.src !== run.preview)
@@ -99,6 +102,8 @@ class Card {
   }
 
   async cancel() {
+    if (this.run.cancelling)
+      return;
     const why = await this.run.cancel();
     if (why !== null)
       toast(t('cancelFailed', {why}));

@@ -23,7 +23,10 @@ export class PictureInput {
   }
 
   build() {
-    const choose = picked => this.take(picked.target.files[0]);
+    const choose = ({target}) => {
+      this.take(target.files[0]);
+      target.value = ''; // else the same file, chosen again, is no news
+    };
     const files = h('input', {type: 'file', accept: 'image/*', hidden: true, onchange: choose, tabindex: -1});
     const camera = h('input', {type: 'file', accept: 'image/*', capture: 'environment', hidden: true, onchange: choose, tabindex: -1});
     this.view = h('div', {class: 'picture-view'});

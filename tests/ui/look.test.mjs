@@ -201,6 +201,7 @@ test('everything by the keyboard', async () => {
   await until('ComfyUI to be told', async () => await interrupts() > before);
   await world.release('keys');
   await card(page, 'cancelled').waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.classList.contains('card-cancelled')), true);
   assert.equal(await page.locator('#news').textContent(), 'Picture from text: Cancelled.');
   await page.context().close();
 });

@@ -287,6 +287,12 @@ test('a picture on its way arrives, unless another was chosen meanwhile', async 
   await page.locator('.picture[aria-busy=false]').waitFor();
   await page.evaluate(() => new Promise(resolve => setTimeout(resolve, 50)));
   assert.equal(await name.inputValue(), 'given_b.png');
+  await choose('given_c.png'); // removed, and chosen once more
+  await until('the picture', async () => (await name.inputValue()) === 'given_c.png');
+  await field(page, '8.image').getByRole('button', {name: 'Remove the picture'}).click();
+  assert.equal(await name.inputValue(), '');
+  await choose('given_c.png');
+  await until('the picture again', async () => (await name.inputValue()) === 'given_c.png');
   // A name that is still being typed counts, too.
   await name.fill('given_a.png');
   await name.press('Control+Enter');
