@@ -258,13 +258,15 @@ static bool has_key(const struct admit *a, struct http_req *req)
 }
 
 /* ?key=…: a browser's first visit gets the cookie, anything else goes on. False: answered. */
-static bool check_query_key(const struct admit *a, struct http_req *req, bool *ret_known)
+static bool check_query_key(const struct admit *a, struct http_req *req, bool *ret_given,
+                            bool *ret_known)
 {
     struct buf key;
     bool go_on = true;
     *ret_known = false;
     buf_init(&key, 4096);
-    if (http_query_get(http_req_query(req), "key", &key) == ERR_OK && is_key(a, buf_slice(&key))) {
+    *ret_given = http_query_get(http_req_query(req), "key", &key) == ERR_OK;
+    if (*ret_given && is_key(a, buf_slice(&key))) {
         *ret_known = true;
         if (is_navigation(req)) {
             answer_with_cookie(req, buf_slice(&key));
@@ -277,14 +279,15 @@ static bool check_query_key(const struct admit *a, struct http_req *req, bool *r
 
 static bool check_key(const struct admit *a, struct http_req *req)
 {
+    bool given;
     bool known;
-    if (!check_query_key(a, req, &known))
+    if (!check_query_key(a, req, &given, &known))
         return false;
     if (known || has_key(a, req))
         return true;
     http_add_header(req, SLICE("www-authenticate"), SLICE("Bearer"));
     if (slice_is(http_req_path(req), "/ui") && is_navigation(req))
-        ui_ask_key(req);
+        ui_ask_key(req, given);
     else
         answer_error(req, 401, "UnauthorizedError", "no_key",
                      "a key is needed: x-api-key, or Authorization: Bearer", NULL);
