@@ -99,7 +99,7 @@ export class Panel {
   }
 
   growIn(element) {
-    growAreas([...element.querySelectorAll('textarea')], [this.root, document.scrollingElement]);
+    growAreas([...element.querySelectorAll('textarea')].filter(area => !area.closest('details:not([open])')), [this.root, document.scrollingElement]);
   }
 
   drawField(field) {

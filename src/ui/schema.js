@@ -90,6 +90,7 @@ const MODEL = /(^|_)(ckpt|unet|lora|vae|clip|model|checkpoint|control_net|upscal
 const LAST = /filename_prefix|^(weight_dtype|device|crop|upscale_method|control_after_generate)$/;
 
 // Where in the panel: texts, seeds, steps, sizes, images, models; the rest is folded.
+const FIRST_MAX = 80; // of thousands of fields nobody sees more, and a browser takes seconds to place them
 const RANKS = ['text', 'seed', 'steps', 'size', 'image', 'model', 'rest'];
 
 function rankOf(node, key, type, spec) {
@@ -165,8 +166,9 @@ export function propose(prompt, info) {
     const {node, rank: unused, ...rest} = field;
     return rest;
   });
-  const first = RANKS.slice(0, -1).flatMap(ranked);
-  const rest = ranked('rest');
+  const all = RANKS.slice(0, -1).flatMap(ranked);
+  const first = all.slice(0, FIRST_MAX);
+  const rest = [...all.slice(FIRST_MAX), ...ranked('rest')];
   if (first.length === 0 || rest.length === 0)
     return [...first, ...rest];
   return [...first, {

@@ -392,3 +392,16 @@ test('what is hidden stays hidden, and as it was', async () => {
   assert.notEqual(await card(page, 'succeeded').locator('.seed').textContent(), drawn);
   await page.context().close();
 });
+
+test('of a very large workflow what comes first is shown, the rest is folded', async () => {
+  const page = await world.page();
+  const prompt = Object.fromEntries(Array.from({length: 300}, (unused, n) => [n + 1, {class_type: 'TestText', inputs: {text: `text ${n + 1}`}}]));
+  await openPrompt(page, prompt);
+  assert.equal((await fieldLabels(page)).length, 80);
+  await page.getByText('More settings').click();
+  await page.locator('[data-field="300.text"] textarea').fill('the last');
+  await run(page);
+  await ended(page);
+  assert.equal(JSON.parse(await world.lastPrompt()).prompt['300'].inputs.text, 'the last');
+  await page.context().close();
+});
