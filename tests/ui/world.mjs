@@ -102,7 +102,8 @@ class Wire {
 
 export class World {
   // Settings of the agent and of the stand-in. With NOT_READY it only answers when this returns.
-  static async start(env = {}) {
+  // Somebody else may have taken a port that was free a moment ago: then the agent ends at once, and others are tried.
+  static async start(env = {}, again = 3) {
     const world = new World();
     world.directory = fs.mkdtempSync(path.join(os.tmpdir(), 'comfy-agent-ui-'));
     const inside = name => path.join(world.directory, name);
@@ -125,7 +126,15 @@ export class World {
     world.wire = new Wire(world.port);
     world.address = `http://127.0.0.1:${await world.wire.listen()}`;
     const first = env.NOT_READY ? '/healthz' : '/readyz';
-    await until('the agent to answer', async () => (await world.ask(first)).status === 200);
+    let isGone = false;
+    world.exited.then(() => {
+      isGone = true;
+    });
+    await until('the agent to answer', async () => isGone || (await world.ask(first)).status === 200);
+    if (isGone && again > 0) {
+      world.wire.end();
+      return World.start(env, again - 1);
+    }
     world.browser = await chromium.launch({
       executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
       args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
