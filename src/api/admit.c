@@ -211,23 +211,36 @@ static struct slice cookie_in(struct slice cookies)
     return SLICE_EMPTY;
 }
 
-/* A page's own address without the key, which would stay in histories and logs otherwise. */
+static struct slice last_segment(struct slice path)
+{
+    const char *slash = memrchr(path.ptr, '/', path.len);
+    size_t used = slash != NULL ? (size_t)(slash - path.ptr) + 1 : 0;
+    return (struct slice){path.ptr + used, path.len - used};
+}
+
+/* A page's own address without the key, which would stay in histories and logs otherwise. It is a
+ * relative one, because somebody's proxy may have us below a path of its own. */
 static void answer_with_cookie(struct http_req *req, struct slice key)
 {
     char digest[SHA256_TEXT + 1];
     char cookie[SHA256_TEXT + 128];
+    struct buf location;
     struct http_headers headers;
     cookie_of(key, digest);
+    buf_init(&location, SIZE_MAX);
+    buf_adds(&location, "./");
+    buf_add(&location, last_segment(http_req_path(req)));
     (void)snprintf(cookie, sizeof(cookie),
                    ADMIT_COOKIE "=%s; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000", digest);
     http_headers_init(&headers);
     ASSERT(http_headers_add(&headers, SLICE("set-cookie"), slice_of(cookie)) == ERR_OK);
-    if (http_headers_add(&headers, SLICE("location"), http_req_path(req)) == ERR_OK &&
+    if (http_headers_add(&headers, SLICE("location"), buf_slice(&location)) == ERR_OK &&
         http_headers_add(&headers, SLICE("cache-control"), SLICE("no-store")) == ERR_OK)
         http_respond(req, 303, NULL, SLICE_EMPTY, &headers);
     else
         answer_error(req, 400, "RequestParamsError", "bad_path", "the path is not usable", NULL);
     http_headers_done(&headers);
+    buf_done(&location);
 }
 
 static bool is_navigation(struct http_req *req)
@@ -245,13 +258,15 @@ static bool has_key(const struct admit *a, struct http_req *req)
 }
 
 /* ?key=…: a browser's first visit gets the cookie, anything else goes on. False: answered. */
-static bool check_query_key(const struct admit *a, struct http_req *req, bool *ret_known)
+static bool check_query_key(const struct admit *a, struct http_req *req, bool *ret_given,
+                            bool *ret_known)
 {
     struct buf key;
     bool go_on = true;
     *ret_known = false;
     buf_init(&key, 4096);
-    if (http_query_get(http_req_query(req), "key", &key) == ERR_OK && is_key(a, buf_slice(&key))) {
+    *ret_given = http_query_get(http_req_query(req), "key", &key) == ERR_OK;
+    if (*ret_given && is_key(a, buf_slice(&key))) {
         *ret_known = true;
         if (is_navigation(req)) {
             answer_with_cookie(req, buf_slice(&key));
@@ -264,14 +279,15 @@ static bool check_query_key(const struct admit *a, struct http_req *req, bool *r
 
 static bool check_key(const struct admit *a, struct http_req *req)
 {
+    bool given;
     bool known;
-    if (!check_query_key(a, req, &known))
+    if (!check_query_key(a, req, &given, &known))
         return false;
     if (known || has_key(a, req))
         return true;
     http_add_header(req, SLICE("www-authenticate"), SLICE("Bearer"));
     if (slice_is(http_req_path(req), "/ui") && is_navigation(req))
-        ui_ask_key(req);
+        ui_ask_key(req, given);
     else
         answer_error(req, 401, "UnauthorizedError", "no_key",
                      "a key is needed: x-api-key, or Authorization: Bearer", NULL);

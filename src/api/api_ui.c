@@ -25,10 +25,10 @@ static void ui_add_rules(struct http_headers *h)
     add(h, "referrer-policy", "no-referrer");
 }
 
-void ui_ask_key(struct http_req *req)
+void ui_ask_key(struct http_req *req, bool again)
 {
     struct http_headers headers;
-    const struct ui_file *file = ui_find(SLICE("key.html"));
+    const struct ui_file *file = ui_find(again ? SLICE("key-again.html") : SLICE("key.html"));
     ASSERT(file != NULL);
     http_headers_init(&headers);
     add(&headers, "cache-control", "no-store");

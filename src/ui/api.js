@@ -43,7 +43,7 @@ export const taskPath = id => `api/tasks/${encodeURIComponent(id)}`;
 
 // Where a picture that ComfyUI knows by name can be seen: "folder/a.png [output]".
 export function viewOf(name) {
-  const found = /^(.*?)(?: \[(input|output|temp)\])?$/.exec(name);
+  const found = /^(.*?)(?: \[(input|output|temp)\])?$/s.exec(name);
   const slash = found[1].lastIndexOf('/');
   const query = new URLSearchParams({
     filename: found[1].slice(slash + 1),

@@ -30,16 +30,22 @@ const FOREIGN_MAX = 8; // runs of others that are followed
 
 const byId = id => document.getElementById(id);
 const info = new NodeInfo();
-let workflow = null; // {title, prompt, params, name}
+let workflow = null; // {title, prompt, params, name}: the one that the panel shows
+let opening = null; // the one that was asked for last
 let active = []; // runs of ours that are under way
 
 // --- the workflow ----------------------------------------------------------------------------
 
+// Only what was changed: the rest is the workflow's own, which may be another next time. Pictures that
+// lie in a value are more than a browser keeps; a workflow that is too large for it is the server's or
+// has to be opened again, which is better than an older one in its place.
 const saveWorkflow = soon(() => {
-  if (workflow)
-    remember('workflow', {
-      title: workflow.title, name: workflow.name, prompt: workflow.prompt.text, params: workflow.params, values: [...panel.values],
-    });
+  if (!workflow)
+    return;
+  const {title, name, prompt, params} = workflow;
+  const values = panel.changes().map(([at, text]) => [at, text.startsWith('"data:') ? '""' : text]);
+  if (!remember('workflow', {title, name, prompt: prompt.text, params, values}))
+    remember('workflow', name ? {title, name, values} : null);
 });
 const panel = new Panel(byId('panel'), {info, onchange: saveWorkflow});
 
@@ -49,36 +55,43 @@ function drawPanel(values) {
   byId('workflow-button').replaceChildren(h('span', {}, workflow.title || t('workflow')), icon('down'));
 }
 
-// Choices of ComfyUI are waited for, but not long: it may be starting.
+// Choices of ComfyUI are waited for, but not long: it may be starting. Until then the panel is the one
+// before, and what is run is what it shows.
 async function openWorkflow(found, name, values) {
-  workflow = {...found, name};
-  const mine = workflow;
-  const fields = fieldsOfWorkflow(workflow);
+  const mine = {...found, name};
+  opening = mine;
   byId('panel').setAttribute('aria-busy', 'true');
-  const loaded = info.load(classesOf(workflow.prompt, fields));
-  await Promise.race([loaded, new Promise(resolve => setTimeout(resolve, INFO_PATIENCE_MS))]);
-  if (workflow !== mine)
+  const loaded = info.load(classesOf(mine.prompt, fieldsOfWorkflow(mine))).then(() => true);
+  const isLoaded = await Promise.race([loaded, new Promise(resolve => setTimeout(resolve, INFO_PATIENCE_MS))]);
+  if (opening !== mine)
     return;
+  workflow = mine;
   drawPanel(values);
   byId('panel').removeAttribute('aria-busy');
   saveWorkflow();
-  await loaded;
-  if (workflow === mine)
+  showOverall();
+  if (!isLoaded && await loaded && workflow === mine)
     redrawPanel();
 }
 
-// The same fields with what is known by now; whoever is typing goes on typing.
+// The same fields with what is known by now; whoever is typing goes on typing, at the same place.
+let isComposing = false; // Chinese, say: letters that are not a word yet are in no value
+let isRedrawWanted = false;
 function redrawPanel() {
+  isRedrawWanted = isComposing;
+  if (isComposing)
+    return;
   const focused = document.activeElement;
   const box = focused && focused.closest && focused.closest('[data-field]');
   const place = box && [...box.querySelectorAll('input, textarea, select, button')].indexOf(focused);
   drawPanel(panel.values);
-  if (box) {
-    const again = byId('panel').querySelector(`[data-field="${CSS.escape(box.dataset.field)}"]`);
-    const control = again && again.querySelectorAll('input, textarea, select, button')[place];
-    if (control)
-      control.focus({preventScroll: true});
-  }
+  const again = box && byId('panel').querySelector(`[data-field="${CSS.escape(box.dataset.field)}"]`);
+  const control = again && again.querySelectorAll('input, textarea, select, button')[place];
+  if (!control)
+    return;
+  control.focus({preventScroll: true});
+  if (typeof focused.selectionStart === 'number' && control.value === focused.value)
+    control.setSelectionRange(focused.selectionStart, focused.selectionEnd);
 }
 
 const chooser = new Chooser((found, name) => openWorkflow(found, name));
@@ -89,11 +102,11 @@ async function openFirstWorkflow() {
   const values = last ? new Map(last.values) : undefined;
   if (last) {
     try {
-      const now = last.name ? (await fetchWorkflow(last.name)).find(one => one.title === last.title) : null;
+      const now = last.name ? (await fetchWorkflow(last.name).catch(() => [])).find(one => one.title === last.title) : null;
       await openWorkflow(now || {title: last.title, prompt: new Prompt(last.prompt), params: last.params}, last.name, values);
       return;
     } catch {
-      // it is gone from the server, or what was kept is of no use any more
+      // what was kept is of no use
     }
   }
   const found = await listWorkflows();
@@ -118,7 +131,7 @@ function presentPrompt() {
 }
 
 async function runAll(count) {
-  if (!workflow)
+  if (!workflow || bar.isBusy)
     return;
   bar.setBusy(true);
   await panel.settled();
@@ -152,7 +165,7 @@ function watch(run) {
 }
 
 function saveActive() {
-  remember('active', active.map(({id, title}) => ({id, title})));
+  remember('active', active.map(({id, title, started}) => ({id, title, since: started})));
 }
 
 const showOverall = soon(() => {
@@ -167,7 +180,7 @@ function changed(run) {
   active = active.filter(other => other !== run);
   saveActive();
   byId('news').textContent = t('runEnded', {title: run.title, status: t(run.status)});
-  if (run.status === 'failed' && run.error && run.prompt && workflow && run.prompt.isLike(workflow.prompt))
+  if (run.status === 'failed' && run.error && isShown(run))
     panel.mark(explain(run.error, run.prompt).marks);
   if (run.error && run.error.code !== 'cancelled')
     checkReady();
@@ -224,15 +237,25 @@ async function useAsInput(output) {
   const control = await chooseInput(controls);
   if (!control)
     return;
-  const answer = await fetch(address(output.url.slice(1)));
-  if (!answer.ok) {
-    toast(t('outputGone'));
+  let picture;
+  try {
+    const answer = await fetch(address(output.url.slice(1)));
+    if (!answer.ok) {
+      toast(t('outputGone'));
+      return;
+    }
+    picture = await answer.blob();
+  } catch {
+    toast(t('unreachable'));
     return;
   }
-  control.picture.take(new File([await answer.blob()], output.filename, {type: output.media_type}));
+  control.picture.take(new File([picture], output.filename, {type: output.media_type}));
   panel.bring(control);
   toast(t('usedAsInput'));
 }
+
+// Does the panel show the workflow of this run? Nodes of others have the same numbers.
+const isShown = run => Boolean(run.prompt && workflow && run.prompt.isLike(workflow.prompt));
 
 const gallery = new Gallery(byId('results'), {
   view: (all, index) => viewPictures(all, Math.max(0, index), {useAsInput, useSettings, compare: comparePicture}),
@@ -240,16 +263,20 @@ const gallery = new Gallery(byId('results'), {
   useAsInput,
   useSettings,
   useSeed: ({id, key, text}) => panel.set(id, key, text),
-  fieldTitle: ({id, key}) => panel.titleOf(id, key),
-  focusField: ({id, key}) => panel.focus(id, key),
+  fieldTitle: ({id, key}, run) => (isShown(run) ? panel.titleOf(id, key) : undefined),
+  focusField: async ({id, key}, run) => {
+    if (!isShown(run))
+      await useSettings(run);
+    panel.focus(id, key);
+  },
 });
 
 // What was under way when the page was left goes on being watched.
 async function resumeActive() {
   const left = recall('active', []);
-  const runs = await Promise.all(left.map(async ({id, title}) => {
+  const runs = await Promise.all(left.map(async ({id, title, since}) => {
     const prompt = await promptOfTask(id);
-    return new Run({id, title, prompt, graph: prompt && new Graph(prompt, info), onchange: changed});
+    return new Run({id, title, prompt, since, graph: prompt && new Graph(prompt, info), onchange: changed});
   }));
   gallery.prepend(runs);
   for (const run of runs) {
@@ -265,13 +292,28 @@ async function readPrompt(run) {
   run.onchange(run);
 }
 
-let foreign = 0;
+// Some at a time; whoever ends makes room for the next.
+const foreign = [];
+let followed = 0;
+function followForeign() {
+  while (followed < FOREIGN_MAX && foreign.length > 0) {
+    const run = foreign.shift();
+    followed++;
+    readPrompt(run).then(() => run.resume()).finally(() => {
+      followed--;
+      followForeign();
+    });
+  }
+}
+
 function ofRecord(record) {
   const run = Run.ofRecord(record, () => {});
-  if (!run.ended && foreign++ < FOREIGN_MAX)
-    readPrompt(run).then(() => run.resume());
-  else if (run.status === 'failed')
+  if (run.status === 'failed') {
     readPrompt(run);
+  } else if (!run.ended) {
+    foreign.unshift(run); // the list has the newest first, which is the last to run
+    queueMicrotask(followForeign);
+  }
   return run;
 }
 
@@ -289,11 +331,20 @@ async function loadHistory() {
 
 // --- the server ------------------------------------------------------------------------------
 
+// A front door has no ComfyUI to tell of.
+function stateOf({status, json}) {
+  if (status === 200)
+    return 'ready';
+  if (!json || !json.status)
+    return 'unreachable';
+  const {state} = json.comfyui || {};
+  return {starting: 'starting', backoff: 'starting', gave_up: 'comfyui_gave_up'}[state] || 'notReady';
+}
+
 let readyTimer = null;
 async function checkReady() {
   const answer = await ask('readyz');
-  const comfyui = answer.json && answer.json.comfyui;
-  const state = answer.status === 200 ? 'ready' : !comfyui ? 'unreachable' : comfyui.state === 'ready' ? 'notReady' : 'starting';
+  const state = stateOf(answer);
   const box = byId('state');
   if (box.dataset.state !== state) {
     box.dataset.state = state;
@@ -304,8 +355,7 @@ async function checkReady() {
     readyTimer = setTimeout(checkReady, READY_AGAIN_MS);
   } else if (workflow && !classesOf(workflow.prompt, panel.fields).every(name => info.knows(name))) {
     const mine = workflow;
-    await info.load(classesOf(workflow.prompt, panel.fields));
-    if (workflow === mine && classesOf(workflow.prompt, panel.fields).some(name => info.knows(name)))
+    if (await info.load(classesOf(workflow.prompt, panel.fields)) && workflow === mine)
       redrawPanel();
   }
 }
@@ -322,7 +372,8 @@ function drawWords() {
       document.documentElement.dataset.theme = isDark ? 'light' : 'dark';
       remember('theme', isDark ? 'light' : 'dark');
       drawWords();
-    }),
+      byId('tools').querySelector('.theme').focus();
+    }, {class: 'quiet theme'}),
     h('button', {type: 'button', class: 'quiet language', lang: currentLanguage() === 'zh' ? 'en' : 'zh-CN', onclick: changeLanguage},
       currentLanguage() === 'zh' ? 'English' : '中文'));
   byId('panel-tools').replaceChildren(button('download', t('exportSchema'), () => workflow && exportSchema()));
@@ -344,10 +395,12 @@ function changeLanguage() {
 
 async function takeDrop(transfer) {
   const file = transfer.files[0];
-  if (!file)
-    return;
   const [control] = panel.pictures();
-  if (chooser.isOpen)
+  if (!file && control && !chooser.isOpen)
+    control.picture.takeFrom(transfer);
+  else if (!file)
+    return;
+  else if (chooser.isOpen)
     await chooser.takeFile(file);
   else if (!file.type.startsWith('image/'))
     await chooser.take(() => readFile(file), null);
@@ -357,22 +410,41 @@ async function takeDrop(transfer) {
     toast(t('noImageField'));
 }
 
+// Text that is moved to a field is the field's business.
+const isTextDrop = ({target, dataTransfer}) =>
+  !dataTransfer.types.includes('Files') && target.closest && target.closest('textarea, input') !== null;
+
 function listen() {
   byId('workflow-button').addEventListener('click', () => chooser.open());
   byId('panel').addEventListener('submit', event => event.preventDefault());
   document.addEventListener('keydown', event => {
-    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !document.querySelector('dialog[open]'))
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey) && !event.repeat && !document.querySelector('dialog[open]'))
       runAll(bar.count);
   });
-  document.addEventListener('dragover', event => event.preventDefault());
+  document.addEventListener('dragover', event => {
+    if (!isTextDrop(event))
+      event.preventDefault();
+  });
   document.addEventListener('drop', event => {
+    if (isTextDrop(event))
+      return;
     event.preventDefault();
     takeDrop(event.dataTransfer);
   });
+  byId('panel').addEventListener('compositionstart', () => {
+    isComposing = true;
+  });
+  byId('panel').addEventListener('compositionend', () => {
+    isComposing = false;
+    if (isRedrawWanted)
+      setTimeout(redrawPanel); // after the input event that brings the word
+  });
+  window.addEventListener('resize', soon(() => panel.grow()));
+  matchMedia('(prefers-color-scheme: dark)').addEventListener('change', drawWords);
   document.addEventListener('paste', event => {
     const controls = panel.pictures();
     const control = controls.find(one => one.box.contains(event.target)) || controls[0];
-    if (control && event.clipboardData.files.length > 0 && control.picture.takeFrom(event.clipboardData))
+    if (control && !document.querySelector('dialog[open]') && event.clipboardData.files.length > 0 && control.picture.takeFrom(event.clipboardData))
       event.preventDefault();
   });
   document.addEventListener('visibilitychange', () => {

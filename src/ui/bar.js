@@ -21,6 +21,7 @@ export class RunBar {
     this.more = button('plus', t('more'), () => this.setCount(this.count + 1));
     this.label = h('span');
     this.go = h('button', {type: 'button', id: 'run', class: 'run', title: 'Ctrl+Enter', onclick: () => this.onrun(this.count)}, icon('play'), this.label);
+    this.isBusy = false;
     this.fill = h('div', {class: 'fill'});
     this.bar = h('div', {class: 'bar', role: 'progressbar', 'aria-label': t('progress'), 'aria-valuemin': 0, 'aria-valuemax': 100}, this.fill);
     this.text = h('p', {class: 'state'});
@@ -34,15 +35,16 @@ export class RunBar {
   setCount(count) {
     this.count = Math.min(COUNT_MAX, Math.max(1, count));
     this.number.textContent = this.count;
-    this.fewer.disabled = this.count === 1;
-    this.more.disabled = this.count === COUNT_MAX;
+    this.fewer.setAttribute('aria-disabled', String(this.count === 1)); // `disabled` would lose the focus
+    this.more.setAttribute('aria-disabled', String(this.count === COUNT_MAX));
     this.label.textContent = this.count > 1 ? t('runMany', {n: this.count}) : t('run');
     remember('count', this.count);
   }
 
   // While pictures are on their way nothing can be run.
   setBusy(busy) {
-    this.go.disabled = busy;
+    this.isBusy = busy;
+    this.go.setAttribute('aria-disabled', String(busy));
     this.label.textContent = busy ? t('uploading') : this.count > 1 ? t('runMany', {n: this.count}) : t('run');
   }
 

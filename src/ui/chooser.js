@@ -22,12 +22,13 @@ export async function fetchWorkflow(name) {
 }
 
 export async function readFile(file) {
-  if (file.size > FILE_MAX)
-    throw new NotAWorkflow('no_prompt');
   const name = file.name.replace(/\.(json|png)$/i, '');
-  if (file.type !== 'image/png')
+  if (file.type !== 'image/png') {
+    if (file.size > FILE_MAX)
+      throw new NotAWorkflow('too_large', {n: FILE_MAX / 1024 / 1024});
     return readDocument(await file.text(), name);
-  const text = promptOfPicture(await file.arrayBuffer());
+  }
+  const text = promptOfPicture(await file.slice(0, FILE_MAX).arrayBuffer()); // it stands before the picture itself
   if (text === null)
     throw new NotAWorkflow('no_prompt');
   return readDocument(text, name);
@@ -80,7 +81,7 @@ export class Chooser {
       return;
     this.list.replaceChildren(...(found && found.length > 0
       ? found.map(({name}) => this.entry(name, () => this.takeServers(name)))
-      : [h('li', {class: 'hint'}, t('noWorkflows'))]));
+      : [h('li', {class: 'hint'}, t(found === null ? 'listUnread' : 'noWorkflows'))]));
   }
 
   entry(title, onclick) {

@@ -8,8 +8,21 @@ import {currentLanguage, t} from './words.js';
 const kindOf = output => (/^(image|video|audio|text)\//.exec(output.media_type || '') || [])[1] || 'file';
 const isSeen = output => ['image', 'video'].includes(kindOf(output));
 const TILES_MAX = 6;
+const FILES_MAX = 24; // of other kinds
+const TEXT_MAX = 64 * 1024; // bytes of a text file that is shown
 
-// One file of a run as what it is. onopen: a picture was clicked.
+const fileLink = output => h('a', {class: 'tile tile-wide tile-file', href: address(output.url.replace(/^\//, '')), download: output.filename},
+  icon('file'), h('span', {}, output.filename));
+
+function showText(output) {
+  const box = h('pre', {class: 'text', tabindex: 0});
+  ask(output.url.replace(/^\//, '')).then(answer => {
+    box.textContent = answer.status === 200 ? answer.text : t(answer.status === 0 ? 'unreachable' : 'outputGone');
+  });
+  return box;
+}
+
+// One file of a run as what it is: one or two elements. onopen: a picture was clicked.
 function show(output, onopen) {
   const source = address(output.url.replace(/^\//, ''));
   const kind = kindOf(output);
@@ -18,30 +31,40 @@ function show(output, onopen) {
   if (kind === 'image')
     return h('button', {type: 'button', class: 'tile', 'aria-label': t('open', {name: output.filename}), onclick: onopen},
       h('img', {src: source, alt: output.filename, loading: 'lazy', onerror: fail}));
+  const asFile = event => event.target.closest('.tile').replaceWith(fileLink(output)); // of a kind that this browser cannot play
   if (kind === 'video')
-    return h('div', {class: 'tile tile-wide'}, h('video', {src: source, controls: true, loop: true, playsinline: true, preload: 'metadata', 'aria-label': output.filename}));
+    return h('div', {class: 'tile tile-wide'}, h('video', {
+      src: source, controls: true, loop: true, playsinline: true, preload: 'metadata', 'aria-label': output.filename, onerror: asFile,
+    }));
   if (kind === 'audio')
-    return h('div', {class: 'tile tile-wide tile-audio'}, h('audio', {src: source, controls: true, preload: 'metadata', 'aria-label': output.filename}));
-  return h('a', {class: 'tile tile-wide tile-file', href: source, download: output.filename}, icon('file'), h('span', {}, output.filename));
+    return h('div', {class: 'tile tile-wide tile-audio'}, h('audio', {
+      src: source, controls: true, preload: 'metadata', 'aria-label': output.filename, onerror: asFile,
+    }));
+  return kind === 'text' && output.size <= TEXT_MAX ? [showText(output), fileLink(output)] : fileLink(output);
 }
 
 class Card {
   constructor(run, gallery) {
     this.run = run;
     this.gallery = gallery;
-    this.root = h('article', {class: 'card', 'data-task': run.id});
+    this.root = h('article', {class: 'card', 'data-task': run.id, tabindex: -1});
     this.drawn = null;
     this.update();
   }
 
   update() {
-    const shape = this.run.ended ? `${this.run.status}${this.run.prompt ? '' : ' '}` : 'live';
+    const {run} = this;
+    const kind = run.ended ? run.status : 'live';
+    const shape = run.ended ? `${kind} ${run.status === 'failed' && run.prompt !== null} ${run.texts.length}` : kind;
     if (shape !== this.drawn) {
+      const isFocused = this.root.contains(document.activeElement);
       this.drawn = shape;
-      this.root.className = `card card-${shape.trim()}`;
-      this.root.replaceChildren(...(shape === 'live' ? this.drawLive() : this.drawEnd()));
+      this.root.className = `card card-${kind}`;
+      this.root.replaceChildren(...(run.ended ? this.drawEnd() : this.drawLive()));
+      if (isFocused)
+        this.root.focus({preventScroll: true});
     }
-    if (shape === 'live')
+    if (!run.ended)
       this.updateLive();
   }
 
@@ -51,7 +74,7 @@ class Card {
     this.time = h('span', {class: 'time'});
     this.fill = h('div', {class: 'fill'});
     this.bar = h('div', {class: 'bar', role: 'progressbar', 'aria-label': `${t('progress')}: ${this.run.title}`, 'aria-valuemin': 0, 'aria-valuemax': 100}, this.fill);
-    this.stop = h('button', {type: 'button', class: 'small', onclick: () => this.run.cancel()}, icon('close'), h('span', {}, t('cancel')));
+    this.stop = h('button', {type: 'button', class: 'small', onclick: () => this.cancel()}, icon('close'), h('span', {}, t('cancel')));
     const shot = h('div', {class: 'shot shot-live'}, this.image);
     if (this.run.shape) { // nothing moves when the picture comes
       shot.style.height = 'auto';
@@ -70,18 +93,26 @@ class Card {
     this.bar.setAttribute('aria-valuenow', percent);
     this.state.textContent = this.sentence();
     this.time.textContent = duration(run.elapsed);
-    this.stop.disabled = run.cancelling;
+    this.stop.setAttribute('aria-disabled', String(run.cancelling));
     this.stop.lastChild.textContent = t(run.cancelling ? 'cancelling' : 'cancel');
-    this.root.classList.toggle('away', run.away);
+    this.root.classList.toggle('away', run.away !== null);
     if (run.preview && this.image.src !== run.preview)
       this.image.src = run.preview;
     this.image.hidden = !run.preview;
   }
 
+  async cancel() {
+    if (this.run.cancelling)
+      return;
+    const why = await this.run.cancel();
+    if (why !== null)
+      toast(t('cancelFailed', {why}));
+  }
+
   sentence() {
     const {run} = this;
     if (run.away)
-      return t('reconnecting');
+      return t(run.away);
     if (run.status === 'queued' && run.position !== null)
       return `${t('queued')} · ${run.position > 0 ? t('ahead', {n: run.position}) : t('nextUp')}`;
     const now = run.status === 'running' && run.graph && run.graph.current(run.nodes);
@@ -98,7 +129,10 @@ class Card {
     const tiles = seen.slice(0, TILES_MAX).map(output => show(output, () => this.gallery.view(output)));
     if (seen.length > TILES_MAX)
       tiles.push(h('button', {type: 'button', class: 'tile tile-more', onclick: () => this.gallery.view(seen[TILES_MAX])}, `+${seen.length - TILES_MAX}`));
-    tiles.push(...run.outputs.filter(output => !isSeen(output)).map(output => show(output)));
+    const files = run.outputs.filter(output => !isSeen(output));
+    tiles.push(...files.slice(0, FILES_MAX).flatMap(output => show(output)));
+    if (files.length > FILES_MAX)
+      tiles.push(h('p', {class: 'gone tile-wide'}, `+${files.length - FILES_MAX}`));
     tiles.push(...run.texts.map(text => h('pre', {class: 'text', tabindex: 0}, text)));
     if (tiles.length === 0)
       tiles.push(h('p', {class: 'gone'}, run.status === 'cancelled' ? t('cancelled') : t('noOutput')));
@@ -131,10 +165,10 @@ class Card {
       h('div', {class: 'shot shot-failed'},
         h('p', {class: 'what'}, icon('warn'), h('span', {}, sentence)),
         marks.map(mark => {
-          const title = this.gallery.fieldTitle(mark);
+          const title = this.gallery.fieldTitle(mark, run);
           const words = `${mark.where}${mark.key ? ` · ${title || mark.key}` : ''}: ${mark.text}`;
           return title
-            ? h('button', {type: 'button', class: 'mark', title: t('atField', {title}), onclick: () => this.gallery.focusField(mark)}, words)
+            ? h('button', {type: 'button', class: 'mark', title: t('atField', {title}), onclick: () => this.gallery.focusField(mark, run)}, words)
             : h('p', {class: 'mark'}, words);
         }),
         details ? h('details', {}, h('summary', {}, t('details')), h('pre', {tabindex: 0}, details)) : null),
@@ -150,6 +184,7 @@ export class Gallery {
     this.hooks = hooks;
     this.cards = new Map();
     this.cursor = null;
+    this.unread = false; // there may be more, but the list is not to be had now
     this.empty = h('p', {class: 'hint empty'});
     this.olderButton = h('button', {type: 'button', class: 'small older', hidden: true, onclick: () => this.loadOlder()});
     this.list = h('div', {class: 'cards'});
@@ -159,7 +194,7 @@ export class Gallery {
   }
 
   words() {
-    this.empty.textContent = t('nothingYet');
+    this.empty.textContent = t(this.unread ? 'resultsUnread' : 'nothingYet');
     this.olderButton.textContent = t('olderResults');
     for (const card of this.cards.values()) {
       card.drawn = null;
@@ -212,23 +247,27 @@ export class Gallery {
     this.olderButton.disabled = true;
     const answer = await ask(`api/tasks?limit=24${cursor}`);
     this.olderButton.disabled = false;
-    if (answer.status !== 200)
+    this.unread = answer.status === 0 || answer.status >= 500;
+    this.empty.textContent = t(this.unread ? 'resultsUnread' : 'nothingYet');
+    if (answer.status !== 200) {
+      this.olderButton.hidden = !this.unread;
       return;
+    }
     this.cursor = answer.json.cursor || null;
     this.olderButton.hidden = !this.cursor;
-    for (const record of answer.json.tasks)
-      if (!this.has(record.id))
-        await this.addRecord(record);
+    const fresh = answer.json.tasks.filter(record => !this.has(record.id));
+    for (const record of fresh)
+      this.append(this.ofRecord(record));
+    this.readTexts(fresh.filter(record => record.status === 'succeeded').map(record => record.id));
   }
 
-  // The list is without node maps; texts lie there.
-  async addRecord(record) {
-    if (record.status === 'succeeded' && record.outputs.length === 0) {
-      const whole = await ask(taskPath(record.id));
+  // The list is without node maps, where texts lie; one by one, because pictures come first.
+  async readTexts(ids) {
+    for (const id of ids) {
+      const whole = await ask(taskPath(id));
       if (whole.status === 200)
-        record = whole.json;
+        this.cards.get(id).run.take(whole.json);
     }
-    this.append(this.ofRecord(record));
   }
 
   // All pictures and films as they stand in the gallery, for going through them.
@@ -258,11 +297,11 @@ export class Gallery {
     }
   }
 
-  fieldTitle(mark) {
-    return this.hooks.fieldTitle(mark);
+  fieldTitle(mark, run) {
+    return this.hooks.fieldTitle(mark, run);
   }
 
-  focusField(mark) {
-    this.hooks.focusField(mark);
+  focusField(mark, run) {
+    this.hooks.focusField(mark, run);
   }
 }

@@ -10,12 +10,17 @@ export class NodeInfo {
     this.classes = new Map();
   }
 
+  // True: more is known than before.
   async load(names) {
+    let isMore = false;
     const missing = [...new Set(names)].filter(name => !this.classes.get(name));
     await Promise.all(missing.map(async name => {
       const answer = await ask(`object_info/${encodeURIComponent(name)}`);
-      this.classes.set(name, (answer.status === 200 && answer.json && answer.json[name]) || null);
+      const found = (answer.status === 200 && answer.json && answer.json[name]) || null;
+      isMore = isMore || found !== null;
+      this.classes.set(name, found);
     }));
+    return isMore;
   }
 
   knows(name) {

@@ -10,6 +10,30 @@ const NUMBER = /^-?(?:0|[1-9]\d*)(?:\.\d+)?(?:[eE][+-]?\d+)?$/;
 const SLIDER_STEPS_MAX = 4096;
 const keyOf = (id, key) => `${id}\n${key}`;
 
+// What people type, as JSON writes it: ".5", "05", "+3", "1."; null: no number.
+function numberOf(typed) {
+  const found = /^([+-]?)(\d*)(?:\.(\d*))?((?:[eE][+-]?\d+)?)$/.exec(typed);
+  if (found === null || !(found[2] || found[3]))
+    return null;
+  const whole = found[2].replace(/^0+(?=\d)/, '') || '0';
+  return `${found[1] === '-' ? '-' : ''}${whole}${found[3] ? `.${found[3]}` : ''}${found[4]}`;
+}
+
+// All at once: each height that is asked for between two changes lays out the whole page anew. What
+// shrinks on the way must not scroll.
+function growAreas(areas, scrolled) {
+  const places = scrolled.map(box => [box, box.scrollTop]);
+  for (const area of areas)
+    area.style.height = 'auto';
+  const heights = areas.map(area => area.scrollHeight);
+  areas.forEach((area, n) => {
+    area.style.height = `${heights[n] + 2}px`;
+  });
+  for (const [box, top] of places)
+    if (box.scrollTop !== top)
+      box.scrollTop = top;
+}
+
 function parse(text) {
   try {
     return JSON.parse(text);
@@ -27,12 +51,19 @@ export class Panel {
     this.info = info;
     this.onchange = onchange;
     this.values = new Map(); // keyOf() → JSON text, of all fields that have a value
-    this.controls = new Map(); // keyOf() → {field, box, input, note, set(text), busy()}
+    this.controls = new Map(); // keyOf() → {field, box, input, note, set(text), picture (of an image)}
+    this.marks = new Map(); // keyOf() → what is wrong there
+    this.folds = new Map(); // number of a group → whether somebody has opened it
   }
 
   // Values that were set before stay, where the new prompt has such inputs.
   show(prompt, fields, values = new Map()) {
+    const isAgain = prompt === this.prompt;
     this.prompt = prompt;
+    if (!isAgain) {
+      this.marks.clear();
+      this.folds.clear();
+    }
     this.fields = fields;
     this.values = new Map();
     for (const field of leaves(fields)) {
@@ -41,19 +72,34 @@ export class Panel {
       if (text !== undefined && prompt.nodes.has(String(field.id)))
         this.values.set(key, text);
     }
-    this.draw();
+    this.draw(isAgain);
   }
 
-  draw() {
-    for (const control of this.controls.values())
-      if (control.close)
-        control.close();
-    this.controls.clear();
+  // Drawn again, what is wrong stays marked, and pictures on their way arrive.
+  draw(isAgain) {
+    const before = this.controls;
+    this.controls = new Map();
+    this.groups = 0;
     const drawn = this.fields.map(field => this.drawField(field)).filter(Boolean);
     this.root.replaceChildren(...(drawn.length > 0 ? drawn : [h('p', {class: 'hint'}, t('noFields'))]));
-    for (const control of this.controls.values())
-      if (control.grow)
-        control.grow();
+    for (const [at, {picture}] of before) {
+      const now = this.controls.get(at);
+      if (isAgain && picture && now && now.picture)
+        now.picture.takeOver(picture);
+      if (picture)
+        picture.close();
+    }
+    for (const [at, text] of this.marks)
+      this.showMark(this.controls.get(at), text);
+    this.grow();
+  }
+
+  grow() {
+    this.growIn(this.root);
+  }
+
+  growIn(element) {
+    growAreas([...element.querySelectorAll('textarea')].filter(area => !area.closest('details:not([open])')), [this.root, document.scrollingElement]);
   }
 
   drawField(field) {
@@ -87,9 +133,14 @@ export class Panel {
     const children = field.children.map(child => this.drawField(child)).filter(Boolean);
     if (children.length === 0)
       return null;
-    const summary = h('summary', {}, field.title);
-    return h('details', {class: 'group', open: !field.folded}, summary,
-      field.description ? h('p', {class: 'hint'}, field.description) : null, children);
+    const number = this.groups++;
+    const group = h('details', {
+      class: 'group', open: this.folds.get(number) ?? !field.folded, ontoggle: () => {
+        this.folds.set(number, group.open);
+        this.growIn(group); // what is folded has no height
+      },
+    }, h('summary', {}, field.title || t('moreSettings')), field.description ? h('p', {class: 'hint'}, field.description) : null, children);
+    return group;
   }
 
   valueOf(field) {
@@ -108,18 +159,14 @@ export class Panel {
     const area = h('textarea', {
       id: control.id, rows: 1, 'aria-describedby': control.describedBy, value: shown(this.valueOf(control.field)),
       oninput: () => {
-        control.grow();
+        this.growIn(control.box);
         this.change(control, this.asWritten(control.field, area.value));
       },
     });
     control.input = area;
-    control.grow = () => {
-      area.style.height = 'auto';
-      area.style.height = `${area.scrollHeight + 2}px`;
-    };
     control.set = text => {
       area.value = shown(text);
-      control.grow();
+      this.growIn(control.box);
     };
     return [area];
   }
@@ -134,7 +181,7 @@ export class Panel {
   numberControl(control) {
     const {field} = control;
     const isSeed = field.key === 'seed' || field.key === 'noise_seed';
-    const write = text => this.change(control, NUMBER.test(text) ? text : JSON.stringify(text));
+    const write = text => this.change(control, numberOf(text) ?? JSON.stringify(text));
     const input = h('input', {
       type: 'number', id: control.id, step: field.step ?? 'any', min: field.min, max: field.max, autocomplete: 'off',
       'aria-describedby': control.describedBy, value: shown(this.valueOf(field)),
@@ -168,7 +215,7 @@ export class Panel {
 
   slider(control, input, write) {
     const {field} = control;
-    const step = field.step ?? 1;
+    const step = field.step ?? this.stepOf(field);
     if (field.min === null || field.max === null || field.max <= field.min || (field.max - field.min) / step > SLIDER_STEPS_MAX)
       return null;
     const slider = h('input', {
@@ -179,6 +226,17 @@ export class Panel {
       },
     });
     return slider;
+  }
+
+  // Where a schema has none: ComfyUI's own; else whole numbers move by one, others by less.
+  stepOf(field) {
+    const node = this.prompt.nodes.get(String(field.id));
+    const {step} = (this.info.spec(node.type, field.key) || {options: {}}).options;
+    if (typeof step === 'number' && step > 0)
+      return step;
+    const isWhole = Number.isInteger(field.min) && Number.isInteger(field.max) && field.max - field.min > 1 &&
+      /^-?\d+$/.test(this.valueOf(field) ?? '0');
+    return isWhole ? 1 : field.max - field.min > 2 ? 0.1 : 0.01;
   }
 
   // The value and the choices as JSON text: "512" among choices is 512 where the prompt has a number.
@@ -208,7 +266,8 @@ export class Panel {
   choicesOf(field) {
     if (field.options)
       return field.options;
-    const found = this.info.spec(field.optionsOf, field.key);
+    const own = field.type === 'select' ? this.prompt.nodes.get(String(field.id)).type : '';
+    const found = this.info.spec(field.optionsOf || own, field.key);
     return found && found.choices;
   }
 
@@ -223,7 +282,6 @@ export class Panel {
     control.picture = picture;
     control.input = picture.name;
     control.set = text => picture.set(shown(text), false);
-    control.close = () => picture.close();
     return [picture.root];
   }
 
@@ -236,30 +294,35 @@ export class Panel {
     }).filter(({id, key}) => !this.prompt.isLinked(id, key));
   }
 
-  // Pictures that are on their way.
-  async settled() {
-    await Promise.all([...this.controls.values()].map(control => control.picture && control.picture.busy));
+  // Fields that somebody has set: [keyOf(), JSON text].
+  changes() {
+    return [...this.values].filter(([at, text]) => {
+      const [id, key] = at.split('\n');
+      return this.prompt.textOf(id, key) !== text;
+    });
   }
 
+  // Pictures that are on their way; others may set out meanwhile.
+  async settled() {
+    for (let busy; (busy = this.pictures().map(({picture}) => picture.busy).filter(Boolean)).length > 0;)
+      await Promise.all(busy);
+  }
+
+  // False: there is no such field. (What is hidden stays: nobody could take that back.)
   set(id, key, text) {
     const control = this.controls.get(keyOf(id, key));
-    if (!control && !this.values.has(keyOf(id, key)))
+    if (!control)
       return false;
-    this.values.set(keyOf(id, key), text);
-    if (control) {
-      control.set(text);
-      this.unmark(control);
-    }
-    this.onchange();
-    return Boolean(control);
+    control.set(text);
+    this.change(control, text);
+    return true;
   }
 
   // Values as another prompt of the same shape has them.
   copyFrom(prompt) {
-    for (const at of this.values.keys()) {
-      const [id, key] = at.split('\n');
+    for (const {field: {id, key}} of this.controls.values()) {
       const text = prompt.textOf(id, key);
-      if (text !== undefined)
+      if (text !== undefined && !prompt.isLinked(id, key))
         this.set(id, key, text);
     }
   }
@@ -288,10 +351,8 @@ export class Panel {
       const control = this.controls.get(keyOf(id, key));
       if (!control)
         continue;
-      control.box.classList.add('wrong');
-      control.input.setAttribute('aria-invalid', 'true');
-      control.note.textContent = text;
-      control.note.hidden = false;
+      this.marks.set(keyOf(id, key), text);
+      this.showMark(control, text);
       for (let at = control.box.parentElement; at && at !== this.root; at = at.parentElement)
         if (at.tagName === 'DETAILS')
           at.open = true;
@@ -300,6 +361,15 @@ export class Panel {
     const isBusy = ['INPUT', 'TEXTAREA', 'SELECT'].includes(document.activeElement.tagName) || document.querySelector('dialog[open]');
     if (first && !isBusy)
       this.bring(first);
+  }
+
+  showMark(control, text) {
+    if (!control)
+      return;
+    control.box.classList.add('wrong');
+    control.input.setAttribute('aria-invalid', 'true');
+    control.note.textContent = text;
+    control.note.hidden = false;
   }
 
   bring(control) {
@@ -314,6 +384,7 @@ export class Panel {
   }
 
   unmark(control) {
+    this.marks.delete(keyOf(control.field.id, control.field.key));
     control.box.classList.remove('wrong');
     control.input.removeAttribute('aria-invalid');
     control.note.hidden = true;

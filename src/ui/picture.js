@@ -5,7 +5,9 @@ import {button, freshId, h, icon, toast} from './dom.js';
 import {t} from './words.js';
 
 const isAddress = name => /^https?:\/\//i.test(name);
-const isData = name => name.startsWith('data:');
+// Base64 alone is a picture, too; a name has an ending.
+const isBase64 = name => name.length >= 64 && /^[A-Za-z0-9+/]+={0,2}$/.test(name);
+const isData = name => name.startsWith('data:') || isBase64(name);
 
 export class PictureInput {
   // given: names to choose from, or null. onchange: the value is another one.
@@ -14,20 +16,28 @@ export class PictureInput {
     this.given = given;
     this.onchange = onchange;
     this.label = label;
-    this.busy = null; // a promise while a file is on its way
+    this.sending = null; // {owner, done}: a file on its way
     this.local = null; // what a file that was just chosen looks like
     this.build();
     this.show();
   }
 
   build() {
-    const choose = picked => this.take(picked.target.files[0]);
+    const choose = ({target}) => {
+      this.take(target.files[0]);
+      target.value = ''; // else the same file, chosen again, is no news
+    };
     const files = h('input', {type: 'file', accept: 'image/*', hidden: true, onchange: choose, tabindex: -1});
     const camera = h('input', {type: 'file', accept: 'image/*', capture: 'environment', hidden: true, onchange: choose, tabindex: -1});
     this.view = h('div', {class: 'picture-view'});
     this.name = h('input', {
       type: 'text', id: freshId(), class: 'picture-name', placeholder: t('pictureName'), 'aria-label': `${this.label}: ${t('pictureName')}`,
       autocomplete: 'off', spellcheck: 'false', onchange: () => this.set(this.name.value.trim(), true),
+      oninput: () => { // what is typed counts at once, and is looked for once it is all there
+        this.sending = null;
+        this.value = this.name.value.trim();
+        this.onchange(this.value);
+      },
     });
     this.root = h('div', {class: 'picture'},
       this.view,
@@ -70,23 +80,38 @@ export class PictureInput {
     return Boolean(file);
   }
 
+  get busy() {
+    return this.sending && this.sending.done;
+  }
+
   take(file) {
     if (!file)
       return;
     this.forgetLocal();
     this.local = URL.createObjectURL(file);
-    this.root.setAttribute('aria-busy', 'true');
-    const mine = upload(file).then(name => {
-      if (this.busy === mine) {
-        this.busy = null;
-        this.set(name, true, true);
-      }
-    }, () => {
-      if (this.busy === mine)
-        this.busy = null;
+    const sending = {owner: this};
+    sending.done = upload(file).then(name => sending.owner.arrive(sending, name), () => {
       toast(t('loadFailed', {why: file.name}));
-    }).finally(() => this.root.removeAttribute('aria-busy'));
-    this.busy = mine;
+      sending.owner.arrive(sending, '', false);
+    });
+    this.sending = sending;
+    this.show();
+  }
+
+  // What has been chosen meanwhile, by hand or as another file, stays.
+  arrive(sending, name, keepLocal = true) {
+    if (this.sending === sending)
+      this.set(name, true, keepLocal);
+  }
+
+  // Drawn anew: what was on its way to the other comes here.
+  takeOver(other) {
+    if (!other.sending)
+      return;
+    this.sending = other.sending;
+    this.sending.owner = this;
+    this.local = other.local;
+    other.sending = other.local = null;
     this.show();
   }
 
@@ -97,6 +122,7 @@ export class PictureInput {
   }
 
   set(value, tell, keepLocal) {
+    this.sending = null;
     if (!keepLocal)
       this.forgetLocal();
     this.value = value;
@@ -107,9 +133,10 @@ export class PictureInput {
 
   show() {
     const name = this.value;
+    this.root.setAttribute('aria-busy', String(this.sending !== null));
     this.name.value = isData(name) ? '' : name;
     this.view.replaceChildren();
-    const source = this.local || (isData(name) ? name : name !== '' && !isAddress(name) ? viewOf(name) : null);
+    const source = this.local || (isData(name) ? (isBase64(name) ? `data:image/png;base64,${name}` : name) : name !== '' && !isAddress(name) ? viewOf(name) : null);
     if (source === null) {
       this.view.append(icon('image'), h('span', {}, name === '' ? t('dropPicture') : t('noPreview')));
       return;
@@ -120,7 +147,7 @@ export class PictureInput {
   }
 
   close() {
-    this.busy = null;
+    this.sending = null;
     this.forgetLocal();
   }
 }

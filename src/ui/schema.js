@@ -39,8 +39,10 @@ function fieldsOfParams(params, id) {
 // A field beside the prompt that names no node means the only one that has such an input.
 function findNodes(fields, prompt) {
   for (const field of leaves(fields)) {
+    if (field.id !== undefined)
+      continue;
     const having = [...prompt.nodes.values()].filter(node => node.inputs.has(field.key));
-    if (field.id === undefined && having.length === 1)
+    if (having.length === 1)
       field.id = having[0].id;
   }
   return fields;
@@ -76,7 +78,7 @@ export function paramsOfFields(fields) {
     if (field.hidden)
       param.hidden = true;
     if (field.type === 'group')
-      return {type: 'group', key: field.key, title: field.title, children: paramsOfFields(field.children)};
+      param.children = paramsOfFields(field.children);
     return param;
   });
 }
@@ -88,6 +90,7 @@ const MODEL = /(^|_)(ckpt|unet|lora|vae|clip|model|checkpoint|control_net|upscal
 const LAST = /filename_prefix|^(weight_dtype|device|crop|upscale_method|control_after_generate)$/;
 
 // Where in the panel: texts, seeds, steps, sizes, images, models; the rest is folded.
+const FIRST_MAX = 80; // of thousands of fields nobody sees more, and a browser takes seconds to place them
 const RANKS = ['text', 'seed', 'steps', 'size', 'image', 'model', 'rest'];
 
 function rankOf(node, key, type, spec) {
@@ -163,8 +166,9 @@ export function propose(prompt, info) {
     const {node, rank: unused, ...rest} = field;
     return rest;
   });
-  const first = RANKS.slice(0, -1).flatMap(ranked);
-  const rest = ranked('rest');
+  const all = RANKS.slice(0, -1).flatMap(ranked);
+  const first = all.slice(0, FIRST_MAX);
+  const rest = [...all.slice(FIRST_MAX), ...ranked('rest')];
   if (first.length === 0 || rest.length === 0)
     return [...first, ...rest];
   return [...first, {

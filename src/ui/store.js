@@ -12,13 +12,15 @@ export function recall(key, otherwise) {
   }
 }
 
+// False: it is not kept.
 export function remember(key, value) {
   try {
     if (value === null)
       localStorage.removeItem(PREFIX + key);
     else
       localStorage.setItem(PREFIX + key, JSON.stringify(value));
+    return true;
   } catch {
-    // see above
+    return false;
   }
 }

@@ -25,7 +25,7 @@ export function viewPictures(all, index, actions) {
     const isVideo = output.media_type.startsWith('video/');
     stage.replaceChildren(isVideo
       ? h('video', {src: source(output), controls: true, autoplay: true, loop: true})
-      : h('img', {src: source(output), alt: output.filename}));
+      : h('img', {src: source(output), alt: output.filename, onerror: event => event.target.replaceWith(h('p', {}, t('outputGone')))}));
     name.textContent = [run.title, output.filename, ...run.seeds.slice(0, 1).map(seed => t('seed', {n: seed.text})), `${index + 1} / ${all.length}`]
       .filter(Boolean).join(' · ');
     bar.replaceChildren(

@@ -1,18 +1,20 @@
 // What the page says, in English and Chinese.
 
-const ENGLISH = {
+export const ENGLISH = {
   skipToResults: 'Skip to results',
   workflow: 'Workflow',
   chooseWorkflow: 'Choose a workflow',
   workflowHint: 'A workflow is a recipe for pictures. Choose one, fill in the fields, press Run.',
   fromServer: 'On this server',
   noWorkflows: 'There are none on this server yet.',
+  listUnread: 'The server’s list cannot be read at the moment.',
   openFile: 'Open a file…',
   dropWorkflow: 'or drop one here: JSON (“Export (API)” in ComfyUI), or a picture that ComfyUI has saved',
   loading: 'Loading…',
   loadFailed: 'It could not be loaded: {why}',
   not_json: 'This is not JSON: line {line}, column {column}.',
   no_prompt: 'There is no workflow in this file.',
+  too_large: 'This file has more than {n} MB, which no workflow has.',
   ui_format: 'This file is ComfyUI’s own drawing of a workflow. To run it here, open it in ComfyUI and choose Workflow → Export (API), then bring that file.',
   severalInFile: 'This file has several workflows:',
   language: 'Language',
@@ -49,6 +51,7 @@ const ENGLISH = {
   results: 'Results',
   nothingYet: 'Nothing here yet. Results appear here and stay.',
   olderResults: 'Show more',
+  resultsUnread: 'Earlier results cannot be read at the moment.',
   sending: 'Sending',
   queued: 'Waiting',
   ahead: '{n} before this one',
@@ -62,6 +65,7 @@ const ENGLISH = {
   reconnecting: 'Connection lost, trying again. The run goes on.',
   cancel: 'Cancel',
   cancelling: 'Cancelling…',
+  cancelFailed: 'It cannot be cancelled: {why}',
   progress: 'Progress',
   preview: 'How it looks so far',
   seed: 'Seed {n}',
@@ -109,23 +113,36 @@ const ENGLISH = {
   run_timeout: 'It took too long.',
   stalled: 'ComfyUI stopped answering while this ran.',
   queue_full: 'Too many runs are waiting. Try again in a moment.',
-  no_key: 'The server asks for a key.',
+  no_key: 'The server asks for a key. Load this page again to enter it.',
   lost: 'The server does not know this run.',
+  comfyui_error: 'ComfyUI had a fault of its own.',
+  comfyui_garbage: 'ComfyUI gave an answer that cannot be read.',
+  prompt_lost: 'ComfyUI has lost this run.',
+  output_missing: 'ComfyUI made a file that cannot be had.',
+  owner_died: 'The server that ran this has ended.',
+  superseded: 'Another server has taken this over.',
+  prompt_too_large: 'This is larger than ComfyUI takes.',
+  body_too_large: 'This is larger than the server takes.',
+  gpu_refused: 'The GPU function does not take this run.',
+  gpu_unreachable: 'The GPU function could not be reached.',
+  store_failed: 'The server cannot keep results at the moment.',
 };
 
-const CHINESE = {
+export const CHINESE = {
   skipToResults: '跳到结果',
   workflow: '工作流',
   chooseWorkflow: '选择工作流',
   workflowHint: '工作流就像制作图片的配方：选一个，填好参数，点“运行”。',
   fromServer: '服务器上的工作流',
   noWorkflows: '服务器上还没有工作流。',
+  listUnread: '暂时无法读取服务器上的列表。',
   openFile: '打开文件…',
   dropWorkflow: '或拖到这里：JSON（ComfyUI 中“导出 (API)”），或 ComfyUI 保存的图片',
   loading: '正在加载…',
   loadFailed: '加载失败：{why}',
   not_json: '不是有效的 JSON：第 {line} 行，第 {column} 列。',
   no_prompt: '这个文件里没有工作流。',
+  too_large: '文件超过 {n} MB，不是工作流。',
   ui_format: '这是 ComfyUI 界面格式的文件。请在 ComfyUI 中打开它，选择“工作流 → 导出 (API)”，再使用导出的文件。',
   severalInFile: '文件里有多个工作流：',
   language: '语言',
@@ -162,6 +179,7 @@ const CHINESE = {
   results: '结果',
   nothingYet: '还没有结果。结果会显示并保留在这里。',
   olderResults: '显示更多',
+  resultsUnread: '暂时无法读取以前的结果。',
   sending: '正在发送',
   queued: '排队中',
   ahead: '前面还有 {n} 个',
@@ -175,6 +193,7 @@ const CHINESE = {
   reconnecting: '连接中断，正在重连。任务仍在继续。',
   cancel: '取消',
   cancelling: '正在取消…',
+  cancelFailed: '无法取消：{why}',
   progress: '进度',
   preview: '当前效果预览',
   seed: '种子 {n}',
@@ -222,8 +241,19 @@ const CHINESE = {
   run_timeout: '运行超时。',
   stalled: 'ComfyUI 运行时停止响应。',
   queue_full: '排队任务过多，请稍后再试。',
-  no_key: '服务器需要密钥。',
+  no_key: '服务器需要密钥，请重新加载页面后输入。',
   lost: '服务器上没有这个任务。',
+  comfyui_error: 'ComfyUI 内部出错。',
+  comfyui_garbage: '无法读取 ComfyUI 的应答。',
+  prompt_lost: 'ComfyUI 丢失了这个任务。',
+  output_missing: 'ComfyUI 生成的文件无法读取。',
+  owner_died: '运行该任务的服务器已退出。',
+  superseded: '任务已由另一台服务器接管。',
+  prompt_too_large: '内容超过 ComfyUI 的大小限制。',
+  body_too_large: '内容超过服务器的大小限制。',
+  gpu_refused: 'GPU 函数拒绝了这个任务。',
+  gpu_unreachable: '无法连接 GPU 函数。',
+  store_failed: '服务器暂时无法保存结果。',
 };
 
 // Inputs that most workflows have: name, and what it means to somebody who does not know ComfyUI.
@@ -251,6 +281,14 @@ const INPUTS = {
 };
 INPUTS.noise_seed = INPUTS.seed;
 
+// Codes of the agent's errors, and the page's own. Of others the agent's sentence is shown.
+const FAULTS = [
+  'node_error', 'prompt_refused', 'outputs_dropped', 'bad_input', 'comfyui_died', 'comfyui_starting', 'comfyui_gave_up', 'comfyui_error',
+  'comfyui_garbage', 'prompt_lost', 'output_missing', 'owner_died', 'superseded', 'out_of_memory', 'interrupted', 'cancelled', 'stopping',
+  'run_timeout', 'stalled', 'queue_full', 'prompt_too_large', 'body_too_large', 'gpu_refused', 'gpu_unreachable', 'store_failed', 'no_key',
+  'lost', 'failed',
+];
+
 let language = 'en';
 
 export function setLanguage(name) {
@@ -267,9 +305,9 @@ export function t(key, values = {}) {
   return text === undefined ? key : text.replace(/\{(\w+)\}/g, (all, name) => String(values[name] ?? ''));
 }
 
-// Is there a sentence of ours for this code?
-export function hasWords(key) {
-  return Object.hasOwn(ENGLISH, key);
+// Is this the code of a fault for which there is a sentence?
+export function isFault(code) {
+  return FAULTS.includes(code);
 }
 
 export function isKnownInput(key) {

@@ -7,7 +7,7 @@ import {JsonFault, get, plain, scan, splice} from './json.js';
 export class NotAWorkflow extends Error {
   constructor(code, about = {}) {
     super(code);
-    this.code = code; // not_json, ui_format, no_prompt
+    this.code = code; // not_json, ui_format, no_prompt, too_large
     this.about = about;
   }
 }
@@ -85,6 +85,7 @@ export class Prompt {
   // edits: [{id, key, text}], text being JSON. `_meta` of the whole is not for ComfyUI.
   with(edits) {
     const changes = this.removeExtra();
+    const filled = new Set(); // nodes without inputs that have got one
     for (const {id, key, text} of edits) {
       const node = this.nodes.get(id);
       const value = node && node.inputs.get(key);
@@ -92,8 +93,10 @@ export class Prompt {
         if (this.text.slice(value.start, value.end) !== text)
           changes.push({start: value.start, end: value.end, text});
       } else if (node && node.at) {
-        const start = node.at.start + 1;
-        changes.push({start, end: start, text: `${JSON.stringify(key)}: ${text}${node.inputs.size > 0 ? ', ' : ''}`});
+        const start = node.at.start + 1; // each comes before those before it
+        const isLast = node.inputs.size === 0 && !filled.has(id);
+        filled.add(id);
+        changes.push({start, end: start, text: `${JSON.stringify(key)}: ${text}${isLast ? '' : ', '}`});
       }
     }
     return changes.length > 0 ? splice(this.text, changes) : this.text;

@@ -41,7 +41,7 @@ def test_nothing_else_does(world, headers):
 def test_a_browser_passes_the_key_once(world):
     agent = world.agent(env={"API_KEY": "one"})
     first = agent.get("/api/tasks?key=one", accept="text/html,*/*")
-    assert first.status == 303 and first.headers["location"] == "/api/tasks"
+    assert first.status == 303 and first.headers["location"] == "./tasks"
     cookie = first.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "one" not in cookie
     value = cookie.split(";")[0]

@@ -22,8 +22,10 @@ test('a key is asked for once, and told to developers', () => inWorld({API_KEY: 
   const context = await world.browser.newContext({locale: 'en-US'});
   const page = await context.newPage();
   await page.goto(`${world.address}/ui`);
+  assert.equal(await page.getByRole('alert').count(), 0);
   await page.getByLabel('Key').fill('two');
   await page.keyboard.press('Enter');
+  await page.getByRole('alert').getByText('It does not know the one that was given.').waitFor();
   await page.getByLabel('Key').fill('one');
   await page.keyboard.press('Enter');
   await page.getByLabel('What should be seen').waitFor();

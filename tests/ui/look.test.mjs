@@ -5,7 +5,7 @@ import fs from 'node:fs';
 import {createRequire} from 'node:module';
 import path from 'node:path';
 import {after, before, test} from 'node:test';
-import {DOCS, PICTURES, World, card, documentFile, ended, fieldLabels, misplaced, openPrompt, openWorkflow, run, until} from './world.mjs';
+import {DOCS, SOURCES, PICTURES, World, card, documentFile, ended, fieldLabels, misplaced, openPrompt, openWorkflow, run, until} from './world.mjs';
 
 const AXE = createRequire(import.meta.url).resolve('axe-core/axe.min.js');
 const FIRST_VIEW_MAX = 100 * 1000;
@@ -83,6 +83,26 @@ test('a picture for the README', async () => {
   await page.context().close();
 });
 
+test('everything is said in both languages, with the same things in it', async () => {
+  const page = await world.page();
+  const {ENGLISH, CHINESE} = await page.evaluate(async () => {
+    const words = await import('/ui/words.js');
+    return {ENGLISH: words.ENGLISH, CHINESE: words.CHINESE};
+  });
+  const sources = fs.readdirSync(SOURCES).filter(name => /\.(js|html)$/.test(name)).map(name => fs.readFileSync(path.join(SOURCES, name), 'utf8')).join('\n');
+  const names = text => [...text.matchAll(/\{\w+\}/g)].map(String).sort();
+  assert.deepEqual(Object.keys(CHINESE).sort(), Object.keys(ENGLISH).sort());
+  for (const [key, text] of Object.entries(ENGLISH)) {
+    assert.deepEqual(names(CHINESE[key]), names(text), key);
+    if (/\w/.test(text.replace(/\{\w+\}/g, '')))
+      assert.match(CHINESE[key], /[\u4e00-\u9fff]/, key);
+  }
+  const asked = [...sources.matchAll(/\bt\('(\w+)'|data-words="(\w+)"/g)].map(([, one, other]) => one || other);
+  assert.ok(asked.length > 60);
+  assert.deepEqual(asked.filter(key => !(key in ENGLISH)), []);
+  await page.context().close();
+});
+
 test('English and Chinese', async () => {
   const page = await world.page({locale: 'zh-CN'});
   assert.equal(await page.locator('html').getAttribute('lang'), 'zh-CN');
@@ -105,9 +125,9 @@ test('English and Chinese', async () => {
   await page.context().close();
 });
 
-for (const locale of ['en-US', 'zh-CN'])
+for (const [locale, width] of [['en-US', 390], ['zh-CN', 360]])
   test(`on a phone, ${locale}: nothing is cut, nothing covers another`, async () => {
-    const page = await world.page({viewport: {width: 390, height: 844}, locale, hasTouch: true, isMobile: true, deviceScaleFactor: 2});
+    const page = await world.page({viewport: {width, height: 844}, locale, hasTouch: true, isMobile: true, deviceScaleFactor: 2});
     const parts = '.top h1, .server-state, .tools > *, .field, .stepper, #run, .card, .shot, .foot .title, .actions > *, .live > *, .mark';
     const withoutBar = parts.replace('.stepper, #run, ', ''); // which stays in sight above the fields
     assert.deepEqual(await misplaced(page, '.top *, .stepper, #run'), []);
@@ -181,6 +201,56 @@ test('everything by the keyboard', async () => {
   await until('ComfyUI to be told', async () => await interrupts() > before);
   await world.release('keys');
   await card(page, 'cancelled').waitFor();
+  assert.equal(await page.evaluate(() => document.activeElement.classList.contains('card-cancelled')), true);
   assert.equal(await page.locator('#news').textContent(), 'Picture from text: Cancelled.');
+  await page.context().close();
+});
+
+test('the keyboard keeps its place where buttons change; chosen colours stay', async () => {
+  const page = await world.page({colorScheme: 'light'});
+  const focused = () => page.evaluate(() => document.activeElement.ariaLabel);
+  const more = page.getByRole('button', {name: 'More', exact: true});
+  await more.press('Enter');
+  for (const name of ['Fewer', 'Fewer']) {
+    await page.getByRole('button', {name}).press('Enter');
+    await page.evaluate(() => new Promise(requestAnimationFrame));
+    assert.equal(await focused(), name);
+  }
+  assert.equal(await page.locator('#run').textContent(), 'Run');
+  assert.equal(await page.getByRole('button', {name: 'Fewer'}).getAttribute('aria-disabled'), 'true');
+  await page.getByRole('button', {name: 'Dark colours'}).press('Enter');
+  assert.equal(await focused(), 'Light colours');
+  await page.getByRole('button', {name: 'Light colours'}).press('Enter');
+  await page.emulateMedia({colorScheme: 'dark'});
+  await page.evaluate(() => new Promise(requestAnimationFrame));
+  assert.equal(await page.locator('html').getAttribute('data-theme'), 'light');
+
+  // Held down, the keys run it once.
+  const before = (await world.standin('/standin/state')).prompts.length;
+  await page.getByLabel('Seed', {exact: true}).focus();
+  await page.keyboard.down('Control');
+  for (let n = 0; n < 3; n++)
+    await page.keyboard.down('Enter');
+  await page.keyboard.up('Enter');
+  await page.keyboard.up('Control');
+  await ended(page);
+  assert.equal((await world.standin('/standin/state')).prompts.length, before + 1);
+  await page.context().close();
+});
+
+test('what the server says of itself', async () => {
+  const page = await world.page();
+  const told = async (answer, words) => {
+    await page.route('**/readyz', route => route.fulfill(answer));
+    await page.evaluate(() => document.dispatchEvent(new Event('visibilitychange')));
+    await page.locator('#state').getByText(words, {exact: true}).waitFor();
+    await page.unroute('**/readyz');
+  };
+  const comfyui = state => ({status: 503, json: {status: 'not_ready', comfyui: {state}}});
+  await told({status: 503, json: {status: 'not_ready', door: {calls: 0}}}, 'Not ready');
+  await told(comfyui('backoff'), 'ComfyUI is starting');
+  await told(comfyui('gave_up'), 'ComfyUI does not start.');
+  await told({status: 502, body: '<html>a proxy'}, 'No connection');
+  await told({status: 200, json: {status: 'ready', door: {calls: 0}}}, 'Ready');
   await page.context().close();
 });

@@ -126,6 +126,11 @@ test('files that are no workflow are explained', async () => {
   assert.match(await told('{"last_node_id": 1, "nodes": [], "links": []}'), /Export \(API\)/);
   assert.match(await told('{\n "a": ]}'), /line 2, column 7/);
   assert.match(await told('{"a": 1}'), /no workflow/);
+  assert.match(await told(`{"a": "${'x'.repeat(17 << 20)}"}`), /more than 16 MB/);
+  await page.route('**/api/workflows', route => route.fulfill({status: 503, body: ''}));
+  await page.locator('#workflow-button').click();
+  await page.getByText('The server’s list cannot be read at the moment.').waitFor();
+  await page.keyboard.press('Escape');
   await page.context().close();
 });
 
@@ -199,5 +204,204 @@ test('the last workflow and its values are there again', async () => {
   await page.getByLabel('What is said').waitFor();
   assert.equal(await page.getByLabel('What is said').inputValue(), 'remembered');
   assert.equal(await page.locator('#workflow-button').textContent(), 'edit');
+  await page.context().close();
+});
+
+test('what is run is what the panel shows, also while another workflow is on its way', async () => {
+  const page = await world.page();
+  await openPrompt(page, {1: {class_type: 'TestText', inputs: {text: 'of the first'}}}, 'first');
+  let answer;
+  await page.route('**/object_info/**', route => {
+    answer = () => route.continue();
+  });
+  await page.locator('#workflow-button').click();
+  await page.locator('.chooser input[type=file]').setInputFiles({
+    name: 'second.json', mimeType: 'application/json', buffer: Buffer.from(JSON.stringify({1: {class_type: 'TestRaise', inputs: {message: 'no', kind: 'RuntimeError'}}})),
+  });
+  await page.locator('.chooser').waitFor({state: 'detached'});
+  await run(page);
+  await ended(page);
+  assert.deepEqual(JSON.parse(await world.lastPrompt()).prompt, {1: {class_type: 'TestText', inputs: {text: 'of the first'}}});
+  await until('the question', () => answer);
+  answer();
+  await page.locator('#workflow-button').getByText('second').waitFor();
+  await page.context().close();
+});
+
+test('what was not touched is the server’s, as it is now', async () => {
+  const page = await world.page();
+  const file = hidden => ({
+    title: 'kept', params: [
+      {type: 'string', id: '1', key: 'text', title: 'Words'},
+      {type: 'string', id: '2', key: 'text', title: 'More words'},
+      {type: 'string', id: '3', key: 'text', title: 'Not to be seen', hidden: true},
+    ],
+    prompt: Object.fromEntries([['1', 'a'], ['2', `b ${hidden}`], ['3', hidden]].map(([id, text]) => [id, {class_type: 'TestText', inputs: {text}}])),
+  });
+  let now = file('old');
+  await page.route('**/api/workflows', route => route.fulfill({json: {workflows: [{name: 'kept'}]}}));
+  await page.route('**/api/workflows/kept', route => (now ? route.fulfill({json: now}) : route.fulfill({status: 503, body: ''})));
+  await page.locator('#workflow-button').click();
+  await page.getByRole('button', {name: 'kept'}).click();
+  await page.getByLabel('Words', {exact: true}).fill('mine');
+  await page.waitForFunction(() => localStorage.getItem('comfy-agent.workflow').includes('mine'));
+  now = file('new');
+  await page.reload();
+  await page.getByLabel('More words').waitFor();
+  assert.equal(await page.getByLabel('Words', {exact: true}).inputValue(), 'mine');
+  assert.equal(await page.getByLabel('More words').inputValue(), 'b new');
+  await run(page);
+  await ended(page);
+  assert.equal(JSON.parse(await world.lastPrompt()).prompt['3'].inputs.text, 'new');
+  now = null; // the directory does not answer: as it was
+  await page.reload();
+  await page.getByLabel('More words').waitFor();
+  assert.equal(await page.getByLabel('Words', {exact: true}).inputValue(), 'mine');
+  await page.context().close();
+});
+
+test('a picture on its way arrives, unless another was chosen meanwhile', async () => {
+  await world.putPicture('given_a.png');
+  await world.putPicture('given_b.png');
+  const page = await world.page();
+  await openWorkflow(page, documentFile('older.json'), 'Fünf Arten');
+  let answer;
+  const question = () => page.route('**/upload/image', route => {
+    answer = () => route.continue();
+  }, {times: 1});
+  const choose = name => field(page, '8.image').locator('input[type=file]').first().setInputFiles({name, mimeType: 'image/png', buffer: PIXEL});
+  const name = page.locator('.picture-name');
+  await question();
+  await choose('slow_one.png');
+  await until('the upload', () => answer);
+  await page.getByRole('button', {name: '中文'}).click(); // all fields are drawn anew
+  answer();
+  await until('the picture', async () => (await name.inputValue()) === 'slow_one.png');
+  await page.getByRole('button', {name: 'English'}).click();
+  answer = null;
+  await question();
+  await choose('slow_two.png');
+  await until('the upload', () => answer);
+  await page.getByRole('button', {name: 'given_b.png'}).click();
+  await Promise.all([page.waitForResponse('**/upload/image'), answer()]);
+  await page.locator('.picture[aria-busy=false]').waitFor();
+  await page.evaluate(() => new Promise(resolve => setTimeout(resolve, 50)));
+  assert.equal(await name.inputValue(), 'given_b.png');
+  await choose('given_c.png'); // removed, and chosen once more
+  await until('the picture', async () => (await name.inputValue()) === 'given_c.png');
+  await field(page, '8.image').getByRole('button', {name: 'Remove the picture'}).click();
+  assert.equal(await name.inputValue(), '');
+  await choose('given_c.png');
+  await until('the picture again', async () => (await name.inputValue()) === 'given_c.png');
+  // A name that is still being typed counts, too.
+  await name.fill('given_a.png');
+  await name.press('Control+Enter');
+  await ended(page);
+  assert.equal(JSON.parse(await world.lastPrompt()).prompt['8'].inputs.image, 'given_a.png');
+  await page.context().close();
+});
+
+test('drawn anew, the panel keeps what is folded, marked and being written', async () => {
+  const page = await world.page();
+  await page.route('**/object_info/**', route => route.fulfill({status: 502, body: ''}));
+  const words = 'a first line\nand a second one\nand a third';
+  await openPrompt(page, {
+    title: 'anew', params: [
+      {type: 'string', id: '1', key: 'text', title: 'Words'},
+      {type: 'image', id: '2', key: 'image', title: 'Seen'},
+      {type: 'group', key: 'g', title: 'Folded', description: 'What is rarely set', children: [{type: 'string', id: '3', key: 'text', title: 'Inside'}]},
+    ], prompt: {
+      1: {class_type: 'TestText', inputs: {text: 'one two'}},
+      2: {class_type: 'LoadImage', inputs: {image: ''}},
+      3: {class_type: 'TestText', inputs: {text: words}},
+      4: {class_type: 'PreviewImage', inputs: {images: ['2', 0]}},
+    },
+  }, 'anew');
+  await page.getByText('Folded').click();
+  await run(page);
+  await page.getByText('Choose a picture first.').waitFor();
+  await page.unroute('**/object_info/**');
+  await page.evaluate(() => {
+    const box = document.querySelector('[data-field="1.text"]');
+    box.dataset.before = '1';
+    box.querySelector('textarea').focus();
+    box.querySelector('textarea').setSelectionRange(3, 3);
+    document.dispatchEvent(new Event('visibilitychange')); // looked at again, it asks what it could not know
+  });
+  await page.locator('[data-before]').waitFor({state: 'detached'});
+  assert.equal(await page.evaluate(() => document.activeElement.selectionStart), 3);
+  await page.getByRole('button', {name: '中文'}).click();
+  assert.equal(await page.getByLabel('Inside').isVisible(), false);
+  assert.equal(await field(page, '2.image').locator('.field-note').isVisible(), true);
+  await page.getByRole('button', {name: 'English'}).click();
+  await page.getByText('Folded').click();
+  assert.equal(await page.getByLabel('Inside').evaluate(area => area.scrollHeight <= area.clientHeight), true);
+  const [download] = await Promise.all([page.waitForEvent('download'), page.getByRole('button', {name: 'Save this panel as a file'}).click()]);
+  const {params} = JSON.parse(fs.readFileSync(await download.path(), 'utf8'));
+  assert.equal(params[2].description, 'What is rarely set');
+  await page.context().close();
+});
+
+test('numbers as people write them, inputs that were not there, sliders of fractions', async () => {
+  const page = await world.page();
+  await openPrompt(page, {
+    title: 'numbers', params: [
+      {type: 'number', id: '1', key: 'value', title: 'Half', min: 0, max: 1},
+      {type: 'string', id: '2', key: 'text', title: 'New'},
+      {type: 'string', id: '2', key: 'other', title: 'Newer'},
+    ], prompt: {1: {class_type: 'TestEcho', inputs: {value: 0.75}}, 2: {class_type: 'TestText', inputs: {}}},
+  }, 'numbers');
+  assert.equal(await field(page, '1.value').getByRole('slider').inputValue(), '0.75');
+  await field(page, '1.value').locator('input[type=number]').fill('.5');
+  await page.getByLabel('New', {exact: true}).fill('a');
+  await page.getByLabel('Newer').fill('b');
+  await run(page);
+  await ended(page);
+  const sent = JSON.parse(await world.lastPrompt()).prompt;
+  assert.equal(sent['1'].inputs.value, 0.5);
+  assert.deepEqual(sent['2'].inputs, {text: 'a', other: 'b'});
+  await page.context().close();
+});
+
+test('what a browser cannot keep is not replaced by something older', async () => {
+  const page = await world.page();
+  await openPrompt(page, {1: {class_type: 'TestText', inputs: {text: 'small'}}}, 'small');
+  await page.waitForFunction(() => localStorage.getItem('comfy-agent.workflow').includes('small'));
+  await openPrompt(page, {1: {class_type: 'TestText', inputs: {text: 'x'.repeat(6000000)}, _meta: {edit: []}}}, 'large');
+  await page.waitForFunction(() => localStorage.getItem('comfy-agent.workflow') === null);
+  assert.deepEqual(page.problems, []);
+  await page.context().close();
+});
+
+test('what is hidden stays hidden, and as it was', async () => {
+  const page = await world.page();
+  await openPrompt(page, {title: 'hidden', params: [
+    {type: 'number', id: '1', key: 'n', title: 'How far'}, {type: 'number', id: '1', key: 'seed', title: 'Not seen', hidden: true},
+  ], prompt: {1: {class_type: 'TestSteps', inputs: {n: 2, ms: 1, seed: -1}}}}, 'hidden');
+  await run(page);
+  await ended(page);
+  const drawn = await card(page, 'succeeded').locator('.seed').textContent();
+  await page.getByLabel('How far').fill('3');
+  await card(page, 'succeeded').locator('.seed').click();
+  await page.getByText('This panel has no such field').waitFor();
+  await card(page, 'succeeded').getByRole('button', {name: 'Use these settings'}).click();
+  await page.getByText('Settings taken over.').waitFor();
+  assert.equal(await page.getByLabel('How far').inputValue(), '2');
+  await run(page);
+  await ended(page, 2);
+  assert.notEqual(await card(page, 'succeeded').locator('.seed').textContent(), drawn);
+  await page.context().close();
+});
+
+test('of a very large workflow what comes first is shown, the rest is folded', async () => {
+  const page = await world.page();
+  const prompt = Object.fromEntries(Array.from({length: 300}, (unused, n) => [n + 1, {class_type: 'TestText', inputs: {text: `text ${n + 1}`}}]));
+  await openPrompt(page, prompt);
+  assert.equal((await fieldLabels(page)).length, 80);
+  await page.getByText('More settings').click();
+  await page.locator('[data-field="300.text"] textarea').fill('the last');
+  await run(page);
+  await ended(page);
+  assert.equal(JSON.parse(await world.lastPrompt()).prompt['300'].inputs.text, 'the last');
   await page.context().close();
 });

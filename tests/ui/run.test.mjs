@@ -132,6 +132,76 @@ test('a cut connection: the run goes on, is found again, and never is a success 
   await page.context().close();
 });
 
+test('a connection that dies without a word: the record is looked at', async () => {
+  const page = await world.page();
+  await world.hold('deaf', {at: 'progress', class: 'TestSteps', value: 5});
+  await openPrompt(page, steps(10, 10), 'a dead line');
+  await run(page);
+  await page.getByText(/Counting · step [45] of 10/).waitFor();
+  world.wire.silence('GET /api/run/ws');
+  await world.release('deaf');
+  await card(page, 'succeeded').filter({hasText: 'a dead line'}).waitFor();
+  await page.context().close();
+});
+
+test('a key that is not good any more says nothing about the run', async () => {
+  const page = await world.page();
+  await world.hold('locked', {at: 'progress', class: 'TestSteps', value: 5});
+  await openPrompt(page, steps(10, 10), 'locked out');
+  await run(page);
+  await page.getByText(/Counting · step [45] of 10/).waitFor();
+  await page.route('**/api/tasks/*', route => route.fulfill({status: 401, json: {message: 'UnauthorizedError', error: {code: 'no_key', detail: 'x'}}}));
+  world.wire.cut();
+  await card(page, 'live').getByText('The server asks for a key.').waitFor();
+  assert.equal(await card(page, 'failed').filter({hasText: 'asks for a key'}).count(), 0);
+  await page.unroute('**/api/tasks/*');
+  await world.release('locked');
+  await card(page, 'succeeded').filter({hasText: 'locked out'}).waitFor();
+  await page.context().close();
+});
+
+test('cancelled before it is known there; and why it cannot be', async () => {
+  const page = await world.page();
+  await openPrompt(page, steps(2000, 20));
+  let answers = [404, 403];
+  await page.route('**/api/tasks/*', route => route.request().method() === 'DELETE' && answers.length > 0
+    ? route.fulfill({status: answers.shift(), json: {message: 'x', error: {code: 'key_not_set', detail: 'this needs API_KEY to be set'}}})
+    : route.continue());
+  await run(page);
+  await page.getByText(/Counting · step/).waitFor();
+  await card(page, 'live').getByRole('button', {name: 'Cancel'}).click();
+  await page.getByText('It cannot be cancelled: this needs API_KEY to be set').waitFor();
+  answers = [404];
+  await card(page, 'live').getByRole('button', {name: 'Cancel'}).click();
+  await card(page, 'cancelled').waitFor();
+  assert.equal(answers.length, 0);
+  await page.context().close();
+});
+
+test('a tab that nobody sees holds no stream open', async () => {
+  const page = await world.page();
+  await world.hold('unseen', {at: 'progress', class: 'TestSteps', value: 5});
+  await openPrompt(page, steps(10, 10), 'unseen');
+  await run(page);
+  await page.getByText(/Counting · step [45] of 10/).waitFor();
+  const streams = [];
+  page.on('request', request => /\/events$/.test(request.url()) && streams.push(request));
+  await page.reload();
+  await until('a stream', () => streams.length > 0);
+  await card(page, 'live').getByText(/Counting · step [45] of 10/).waitFor();
+  const before = streams.length;
+  const closed = page.waitForEvent('requestfailed', request => /\/events$/.test(request.url()));
+  await page.evaluate(() => {
+    Object.defineProperty(document, 'hidden', {value: true});
+    document.dispatchEvent(new Event('visibilitychange'));
+  });
+  await closed;
+  await world.release('unseen');
+  await card(page, 'succeeded').filter({hasText: 'unseen'}).waitFor();
+  assert.equal(streams.length, before);
+  await page.context().close();
+});
+
 test('a run that fails while nobody listens has failed', async () => {
   const page = await world.page();
   const raised = async () => (await world.standin('/standin/state')).fired.filter(rule => rule.do === 'hold' && rule.at === 'node').length;
@@ -235,5 +305,88 @@ test('the call for developers does what it says', async () => {
   }
   assert.equal(prompts.length, before + 3);
   fs.rmSync(directory, {recursive: true});
+  await page.context().close();
+});
+
+// As others do it, by the API.
+const order = (prompt, metadata, headers = {}) =>
+  world.ask('/api/run', {method: 'POST', body: JSON.stringify({prompt, metadata}), headers: {'content-type': 'application/json', ...headers}});
+const saying = text => ({1: {class_type: 'TestText', inputs: {text}}});
+
+test('whatever others have written into a task, the history is there', async () => {
+  await order(saying('before all that'));
+  for (const metadata of [{seeds: [null, 7, {id: 1, key: 2}], title: {a: 1}}, 'text', [1], {seeds: 'x', title: 5}])
+    assert.equal((await order(saying('strange'), metadata)).status, 200);
+  const page = await world.page();
+  await page.locator('pre.text').filter({hasText: 'before all that'}).waitFor();
+  assert.equal(await page.locator('pre.text').filter({hasText: 'strange'}).count(), 4);
+  assert.deepEqual(page.problems, []);
+  await page.context().close();
+});
+
+test('texts beside pictures are there after a reload', async () => {
+  const page = await world.page();
+  await openPrompt(page, {
+    1: {class_type: 'EmptyImage', inputs: {width: 16, height: 16, batch_size: 1, color: 3}},
+    2: {class_type: 'SaveImage', inputs: {images: ['1', 0], filename_prefix: 'beside'}},
+    3: {class_type: 'TestText', inputs: {text: 'beside the picture'}},
+  });
+  await run(page);
+  await ended(page);
+  await page.reload();
+  await card(page, 'succeeded').locator('pre.text').filter({hasText: 'beside the picture'}).waitFor();
+  assert.equal(await card(page, 'succeeded').locator('img').count(), 1);
+  await page.context().close();
+});
+
+test('many runs of others are all seen to their end', async () => {
+  await world.hold('crowd', {at: 'node', class: 'TestSteps'});
+  for (let n = 0; n < 11; n++)
+    assert.equal((await order({1: {class_type: 'TestSteps', inputs: {n: 1, ms: 1, seed: n + 1000}}}, {title: 'in a crowd'}, {'x-fc-invocation-type': 'Async'})).status, 202);
+  const page = await world.page();
+  const mine = state => page.locator(`.card-${state}`).filter({has: page.locator('.bar[aria-label$="in a crowd"], .title[title="in a crowd"]')});
+  await until('all of them', async () => await mine('live').count() === 11);
+  await world.release('crowd');
+  await until('their ends', async () => await mine('succeeded').count() === 11);
+  await page.context().close();
+});
+
+test('a fault is shown at its own workflow’s field only', async () => {
+  const paper = {
+    1: {class_type: 'EmptyImage', inputs: {width: 0, height: 64, batch_size: 1, color: 1}, _meta: {title: 'Paper'}},
+    2: {class_type: 'SaveImage', inputs: {images: ['1', 0], filename_prefix: 'x'}},
+  };
+  await order(paper, {}, {'x-fc-invocation-type': 'Async'});
+  const page = await world.page();
+  await openPrompt(page, {title: 'other', params: [{type: 'number', id: '1', key: 'width', title: 'Not that'}],
+    prompt: {1: {class_type: 'TestEcho', inputs: {width: 3, value: 1}}}});
+  await page.reload();
+  await card(page, 'failed').getByText('Paper · width: Value 0 smaller than min of 1').waitFor();
+  await page.context().close();
+});
+
+test('a list that cannot be read is no empty one', async () => {
+  const page = await world.page();
+  await page.route('**/api/tasks?*', route => route.fulfill({status: 503, body: ''}));
+  await page.evaluate(() => localStorage.removeItem('comfy-agent.mine'));
+  await page.reload();
+  await page.getByText('Earlier results cannot be read at the moment.').waitFor();
+  await page.unroute('**/api/tasks?*');
+  await page.getByRole('button', {name: 'Show more'}).click();
+  await page.locator('.card').first().waitFor();
+  assert.equal(await page.getByText('Earlier results cannot be read at the moment.').isVisible(), false);
+  await page.context().close();
+});
+
+test('an error of any shape is told', async () => {
+  const page = await world.page();
+  const tell = error => page.evaluate(async given => (await import('/ui/errors.js')).explain(given, null), error);
+  const died = await tell({code: 'comfyui_died', detail: 'it went', exit: {signal: 9, out_of_memory: true}, log_tail: 'the last words'});
+  assert.equal(died.sentence, 'ComfyUI ended unexpectedly while this ran.');
+  assert.equal(died.details, 'it went\n\nComfyUI: signal 9, out_of_memory true\n\nthe last words');
+  const odd = await tell({code: 'open', detail: 'a door', node_errors: {1: null, 2: {errors: [{message: 5, details: {}}], class_type: 'X'}}, exception_type: 'E', traceback: 'one text'});
+  assert.equal(odd.sentence, 'a door');
+  assert.equal(odd.marks[0].where, 'X');
+  assert.match(odd.details, /^E\none text/);
   await page.context().close();
 });

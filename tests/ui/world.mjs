@@ -15,6 +15,7 @@ const PATIENCE_MS = 90000; // only ever waited for when something is wrong
 export const PIXEL = Buffer.from(
   'iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAIAAABLbSncAAAAFElEQVR4nGP4z8CAFWEXHbQSACj/P8Fu7N9hAAAAAElFTkSuQmCC', 'base64');
 export const PICTURES = path.join(ROOT, 'build/ui');
+export const SOURCES = path.join(ROOT, 'src/ui');
 export const DOCS = path.join(ROOT, 'docs');
 export const documentFile = name => path.join(ROOT, 'tests/ui/documents', name);
 
@@ -39,7 +40,8 @@ function freePort() {
   });
 }
 
-// Passes bytes on; cut() breaks what is open, close() also refuses what is new until open().
+// Passes bytes on; cut() breaks what is open, close() also refuses what is new until open(). silence()
+// lets nothing more pass through what is open, and tells nobody.
 class Wire {
   constructor(to) {
     this.to = to;
@@ -54,6 +56,9 @@ class Wire {
         return;
       }
       const agent = net.connect(this.to, '127.0.0.1');
+      client.once('data', part => {
+        client.asked = agent.asked = part.subarray(0, 200).toString('latin1');
+      });
       for (const [one, other] of [[client, agent], [agent, client]]) {
         this.sockets.add(one);
         one.on('error', () => other.destroy());
@@ -73,6 +78,13 @@ class Wire {
       socket.destroy();
   }
 
+  // start: of the first request, "GET /api/run/ws".
+  silence(start) {
+    for (const socket of this.sockets)
+      if (socket.asked && socket.asked.startsWith(start))
+        socket.unpipe().pause();
+  }
+
   close() {
     this.refusing = true;
     this.cut();
@@ -90,7 +102,8 @@ class Wire {
 
 export class World {
   // Settings of the agent and of the stand-in. With NOT_READY it only answers when this returns.
-  static async start(env = {}) {
+  // Somebody else may have taken a port that was free a moment ago: then the agent ends at once, and others are tried.
+  static async start(env = {}, again = 3) {
     const world = new World();
     world.directory = fs.mkdtempSync(path.join(os.tmpdir(), 'comfy-agent-ui-'));
     const inside = name => path.join(world.directory, name);
@@ -113,7 +126,15 @@ export class World {
     world.wire = new Wire(world.port);
     world.address = `http://127.0.0.1:${await world.wire.listen()}`;
     const first = env.NOT_READY ? '/healthz' : '/readyz';
-    await until('the agent to answer', async () => (await world.ask(first)).status === 200);
+    let isGone = false;
+    world.exited.then(() => {
+      isGone = true;
+    });
+    await until('the agent to answer', async () => isGone || (await world.ask(first)).status === 200);
+    if (isGone && again > 0) {
+      world.wire.end();
+      return World.start(env, again - 1);
+    }
     world.browser = await chromium.launch({
       executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
       args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
