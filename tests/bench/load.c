@@ -59,7 +59,7 @@ struct slot {
     unsigned number, turn;
     bool active, resting; /* resting: begins again from the main loop */
     uint64_t began_ns;
-    bool posted, ended, viewing; /* of a direct run */
+    bool asked, posted, ended, viewing; /* of a direct run */
     char file[FILE_MAX + 1];
     struct buf content;
 };
@@ -210,6 +210,13 @@ static void send_handshake(struct slot *s)
     link_send(&s->ws, SLICE_EMPTY);
 }
 
+static void send_prompt(struct slot *s)
+{
+    s->asked = true;
+    s->file[0] = '\0';
+    send_request(s, "/prompt", buf_slice(&s->content));
+}
+
 static void slot_begin(struct slot *s)
 {
     bool more = l.seconds > 0
@@ -222,14 +229,14 @@ static void slot_begin(struct slot *s)
     l.active++;
     s->active = true;
     s->turn++;
-    s->posted = s->ended = s->viewing = false;
+    s->asked = s->posted = s->ended = s->viewing = false;
     s->began_ns = now_ns();
     if (!l.direct)
         send_request(s, l.path, buf_slice(&l.body));
     else if (s->ws.fd < 0)
         send_handshake(s);
     else
-        send_request(s, "/prompt", buf_slice(&s->content));
+        send_prompt(s);
 }
 
 /* --- a direct run ---------------------------------------------------------------------------- */
@@ -252,9 +259,8 @@ static void direct_step(struct slot *s)
 static void direct_on_text(struct slot *s, struct slice text)
 {
     static const char name[] = "\"filename\": \"";
-    if (slice_starts(text, SLICE("{\"type\": \"status\"")) && s->active && !s->posted &&
-        s->turn == 1) {
-        send_request(s, "/prompt", buf_slice(&s->content)); /* that was the greeting */
+    if (slice_starts(text, SLICE("{\"type\": \"status\"")) && s->active && !s->asked) {
+        send_prompt(s); /* that was the greeting */
     } else if (slice_starts(text, SLICE("{\"type\": \"executed\""))) {
         char *at = memmem(text.ptr, text.len, name, strlen(name));
         if (at != NULL)
