@@ -37,12 +37,14 @@ PATIENCE = 60  # seconds; only ever waited for when something is wrong
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 NO_NGINX = "nginx is not installed"
 LIBC = ctypes.CDLL(None)
-NGINX_CONF = """daemon off; {user} worker_processes auto; worker_rlimit_nofile 8192; pid nginx.pid; error_log error.log crit;
+NGINX_CONF = """daemon off; {user} worker_processes auto; worker_rlimit_nofile 8192;
+pid nginx.pid; error_log error.log crit;
 events {{ worker_connections 4096; }}
 http {{
     access_log off; sendfile on; tcp_nopush on; default_type application/json; client_max_body_size 0;
-    keepalive_requests 100000000; keepalive_timeout 600s; open_file_cache max=100 inactive=600s; open_file_cache_valid 600s;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+    keepalive_requests 100000000; keepalive_timeout 600s;
+    open_file_cache max=100 inactive=600s; open_file_cache_valid 600s;
+    client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
     upstream comfy {{ server 127.0.0.1:{comfy}; keepalive 128; keepalive_requests 100000000; }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
@@ -178,7 +180,8 @@ class Lab:
         settings = dict(PATH=os.environ["PATH"], COMFYUI_URL=f"http://127.0.0.1:{self.comfy}", PLATFORM="none",
                         STORE_URL=f"file:{store or self.directory / name}", LISTEN_HOST="127.0.0.1", **env)
         with open(self.directory / "agent.log", "wb") as log:
-            process = Process([self.build / "src/comfy-agent", "--port", port], env=settings, stdout=log, stderr=log)
+            process = Process([self.build / "src/comfy-agent", "--port", port], env=settings,
+                              stdout=log, stderr=log)
         process.port = port
         try:
             if ready:
@@ -197,7 +200,8 @@ class Lab:
         conf = self.directory / "nginx.conf"
         conf.write_text(NGINX_CONF.format(user="user root;" if os.geteuid() == 0 else "", port=port,
                                           comfy=self.comfy, files=self.directory / "files"))
-        process = Process([NGINX, "-p", self.directory, "-c", conf], end=signal.SIGTERM, stderr=subprocess.DEVNULL)
+        process = Process([NGINX, "-p", self.directory, "-c", conf], end=signal.SIGTERM,
+                          stderr=subprocess.DEVNULL)
         process.port = port
         try:
             if ready:
@@ -231,7 +235,8 @@ class Lab:
         file.write_text(graph)
         if who == "direct":
             return self.load(port, direct=True, body=file, **options)
-        return self.load(port, path="/api/run", body=file, task_id=f"run{time.monotonic_ns()}", expect='"results"', **options)
+        return self.load(port, path="/api/run", body=file, task_id=f"run{time.monotonic_ns()}",
+                         expect='"results"', **options)
 
 
 # --- suites -----------------------------------------------------------------------------------
@@ -258,7 +263,8 @@ def idle(lab):
             lab.note("idle: processor time", "µs/s", who, (process.cpu_us() - cpu) / seconds)
             lab.note("idle: wake-ups", "1/s", who, (process.wakeups() - wakeups) / seconds)
             lab.note("idle: private memory", "MiB", who, process.private_kib() / 1024, "nginx")
-            lab.note("idle: proportional memory (PSS)", "MiB", who, process.kib("smaps_rollup", "Pss") / 1024, "nginx")
+            lab.note("idle: proportional memory (PSS)", "MiB", who, process.kib("smaps_rollup", "Pss") / 1024,
+                     "nginx")
 
 
 def holding(lab):
@@ -330,15 +336,16 @@ def runs(lab):
 def proxy(lab):
     upload = lab.directory / "upload"
     upload.write_bytes(bytes(32 * MIB))
-    seconds = 0.1 if lab.quick else 1.5
+    seconds, count = (0.1, 2) if lab.quick else (1.5, 20)
     small = dict(path="/system_stats", seconds=seconds)
+    large = dict(path=f"/view?filename=bench_{MIB}_.png")
     with lab.agent() as agent, lab.nginx() as nginx:
         for line, unit, factor, options in (
             ("small JSON, 1 connection", "1/s", 1, dict(small, warmup=20)),
             ("small JSON, 16 connections", "1/s", 1, dict(small, connections=16, warmup=320)),
             ("small JSON, 128 connections", "1/s", 1, dict(small, connections=128, warmup=2560)),
-            ("1 MiB down", "MiB/s", 1, dict(path=f"/view?filename=bench_{MIB}_.png", seconds=seconds, warmup=5)),
-            ("32 MiB up", "MiB/s", 32, dict(path="/upload/image", body=upload, count=2 if lab.quick else 20, warmup=1)),
+            ("1 MiB down", "MiB/s", 1, dict(large, seconds=seconds, warmup=5)),
+            ("32 MiB up", "MiB/s", 32, dict(path="/upload/image", body=upload, count=count, warmup=1)),
         ):
             for who, process in lab.sides(agent=agent, nginx=nginx):
                 said = lab.load(process.port, **options)
@@ -364,14 +371,15 @@ def growth(lab):
     with lab.agent() as agent:
         took = {}
         for nodes, steps, count in ((10, 20, 40), (5000, 20, 6), (10, 20000, 6)):
+            count = 1 + count // 10 if lab.quick else count
             for who, port in lab.sides(agent=agent.port, direct=lab.comfy):
-                said = lab.run(who, port, prompt(nodes, steps), count=max(1, count // 10) if lab.quick else count, warmup=2)
+                said = lab.run(who, port, prompt(nodes, steps), count=count, warmup=2)
                 took[who, nodes, steps] = said["p50_us"] / 1e3
         for who in ("agent", "direct"):
             base = took[who, 10, 20] or float("nan")
-            for what, key in (("5,000 nodes", (5000, 20)), ("20,000 steps", (10, 20000))):
-                lab.note(f"run of {what}", "ms", who, took[who, *key], "direct")
-                lab.note(f"run of {what} over one of 10 nodes, 20 steps", "×", who, took[who, *key] / base, "direct")
+            for what, ms in (("5,000 nodes", took[who, 5000, 20]), ("20,000 steps", took[who, 10, 20000])):
+                lab.note(f"run of {what}", "ms", who, ms, "direct")
+                lab.note(f"run of {what} over one of 10 nodes, 20 steps", "×", who, ms / base, "direct")
 
 
 SUITES = (start, idle, holding, status, runs, proxy, large, growth)

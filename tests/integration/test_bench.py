@@ -44,7 +44,7 @@ def load(tmp_path):
                 options = (*options, "--body", tmp_path / "body")
             return json.loads(subprocess.run(
                 [BUILD / "tests/bench/load", "--port", port, "--connections", "2", "--count", "10", *options],
-                check=True, capture_output=True, timeout=60).stdout)
+                check=True, capture_output=True, timeout=30).stdout)
 
         yield load
         fake.kill()
