@@ -110,7 +110,7 @@ static void slot_end(struct slot *s, bool good)
     l.active--;
     if (good && l.ended >= l.warmup) {
         if ((l.good & (l.good - 1)) == 0) /* room for twice as many */
-            l.took_ns = xrealloc(l.took_ns, (l.good + 1) * 2 * sizeof(*l.took_ns));
+            l.took_ns = xrealloc(l.took_ns, ((size_t)l.good + 1) * 2 * sizeof(*l.took_ns));
         l.took_ns[l.good++] = now - s->began_ns;
     }
     if (++l.ended == l.warmup) {
@@ -353,7 +353,7 @@ static bool http_on_line(struct link *c, struct slice line)
 {
     switch (c->at) {
     case AT_STATUS:
-        c->status = line.len > 12 ? atoi(line.ptr + 9) : 0;
+        c->status = line.len >= 12 ? (int)strtol(line.ptr + 9, NULL, 10) : 0;
         c->left = 0;
         c->chunked = c->closes = false;
         c->at = AT_HEADER;
