@@ -7,7 +7,7 @@ alternates between the rounds; a figure is the median of the rounds, (least–mo
 Behind all of them stands a ComfyUI that takes no time (fake_comfy.c), in front of them a generator of
 load (load.c). Everything lies in one temporary directory, in memory where there is /dev/shm, listens on
 ports of its own, and ends with this process. A machine that does other things meanwhile shows in the
-spread. --quick takes a minute and proves only that all of it can be measured.
+spread. --quick proves only that all of it can be measured.
 
 Ends with 1 if a request failed or a figure is missing, with 77 if that is for want of nginx.
 """
@@ -21,6 +21,7 @@ import json
 import os
 import pathlib
 import platform
+import random
 import resource
 import shutil
 import signal
@@ -68,9 +69,12 @@ def until(what, condition):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Below those that the kernel gives to clients, of which there are many here."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def ask(port, method, path, body=None, headers=None):
@@ -84,10 +88,12 @@ def ask(port, method, path, body=None, headers=None):
         connection.close()
 
 
-def answers(port):
-    """Does anything?"""
+def answers(process, path="/api/status?id=none", status=None):
+    """Does it, and so?"""
+    if process.child.poll() is not None:
+        raise RuntimeError(f"{process.child.args[0]} has ended with {process.child.returncode}")
     with contextlib.suppress(OSError, http.client.HTTPException):
-        return ask(port, "GET", "/api/status?id=none")[0] > 0
+        return ask(process.port, "GET", path)[0] == status or status is None
     return False
 
 
@@ -185,7 +191,7 @@ class Lab:
         process.port = port
         try:
             if ready:
-                until("the agent to be ready", lambda: answers(port) and ask(port, "GET", "/readyz")[0] == 200)
+                until("the agent to be ready", lambda: answers(process, "/readyz", 200))
             yield process
         finally:
             process.stop()
@@ -205,7 +211,7 @@ class Lab:
         process.port = port
         try:
             if ready:
-                until("nginx to answer", lambda: answers(port))
+                until("nginx to answer", lambda: answers(process))
             yield process
         finally:
             process.stop()
@@ -248,7 +254,7 @@ def start(lab):
         took = []
         for _ in range(2 if lab.quick else 7):
             with make(ready=False) as process:
-                until("the first answer", lambda: answers(process.port))
+                until("the first answer", lambda: answers(process))
                 took.append((time.monotonic() - process.began) * 1e3)
         lab.note("start: exec to the first answer", "ms", who, statistics.median(took), "nginx")
 
@@ -424,8 +430,8 @@ def table(lab, rounds, load):
     version = subprocess.run([str(lab.build / "src/comfy-agent"), "--version"], capture_output=True, text=True)
     return "\n".join([
         f"{version.stdout.strip()}, {datetime.date.today()}, {cpu_model()}, {os.cpu_count()} cores, "
-        f"Linux {platform.release()}; {rounds} rounds{', quick: not to be cited' if lab.quick else ''}; "
-        f"load average at the start {load:.2f}.",
+        f"Linux {platform.release()}; {rounds} round{'s' * (rounds > 1)}{', quick: not to be cited' if lab.quick else ''}; "
+        f"load average at the start {load:.2f}{': others were at work, not to be cited' if load > 0.5 else ''}.",
         "",
         "| | unit | agent | beside it | agent / beside |",
         "|---|---|---|---|---|",
