@@ -8,7 +8,6 @@
 
 enum {
     PROXY_CONNECTIONS_MAX = 256,
-    PROXY_IDLE_MAX = 16,
     PROXY_REFRESH_S = 2,
     PROXY_RETRY_AFTER_S = 5,
 };
@@ -182,7 +181,7 @@ struct proxy *proxy_new(uv_loop_t *loop, struct later *later, const struct proxy
     struct tunnels_options tunnels = {TUNNELS_DEFAULTS, .host = options->host,
                                       .port = options->port};
     up.connections_max = PROXY_CONNECTIONS_MAX;
-    up.idle_max = PROXY_IDLE_MAX;
+    up.idle_max = PROXY_CONNECTIONS_MAX;
     p->up = http_up_new(loop, later, &up);
     p->tunnels = tunnels_new(loop, &tunnels);
     p->allow = options->allow;

@@ -23,10 +23,12 @@ struct http_up_options {
     const char *host; /* in numbers */
     unsigned port;
     unsigned connections_max; /* further calls wait in order; their deadlines run */
-    unsigned idle_max;        /* kept open for the next call */
-    uint64_t idle_ms;         /* a pooled connection older than this is not used again */
+    /* Kept open for the next call. If fewer than run at once, most calls of a busy time begin with
+     * a new connection: answers come in bunches. */
+    unsigned idle_max;
+    uint64_t idle_ms; /* a pooled connection older than this is not used again */
 };
-#define HTTP_UP_DEFAULTS .connections_max = 64, .idle_max = 8, .idle_ms = 50000
+#define HTTP_UP_DEFAULTS .connections_max = 64, .idle_max = 64, .idle_ms = 50000
 
 struct http_up *http_up_new(uv_loop_t *loop, struct later *later,
                             const struct http_up_options *options);

@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import websockets
@@ -309,6 +310,24 @@ def test_answers_of_all_shapes(world, upstream):
     head = agent.ask("HEAD", "/head")
     assert head.headers["content-length"] == "12345" and head.headers["content-type"] == "image/png"
     assert agent.get("/same").headers["etag"] == '"x"'
+
+
+def test_connections_to_comfyui_are_kept_however_many(world, upstream):
+    """A new one for most requests of a busy time would cost more than the requests."""
+    at_once = 40
+    together, used = threading.Barrier(at_once), set()
+
+    def meet(connection, _):
+        used.add(connection.getpeername())
+        together.wait(60)
+        reply(connection)
+
+    upstream.routes["/meet"] = meet
+    agent = in_front_of(world, upstream)
+    with ThreadPoolExecutor(at_once) as clients:
+        for _ in range(3):
+            assert {answer.status for answer in clients.map(agent.get, ["/meet"] * at_once)} == {200}
+    assert len(used) == at_once
 
 
 def test_an_answer_that_breaks_off_is_no_whole_one(world, upstream):

@@ -105,11 +105,14 @@ class Copy:
         self.programs = {test["name"]: pathlib.Path(test["command"][0]).name
                          for test in json.loads(shown.stdout)["tests"] if test.get("command")}
 
-    def make(self, target):
-        return self.command("cmake", "--build", "--preset", "asan", "-j", "2", "--target", target)
+    def make(self, *targets):
+        return self.command("cmake", "--build", "--preset", "asan", "-j", "2", "--target", *targets)
 
-    def program_of(self, test):
-        return "comfy-agent" if test.startswith("tests/") else self.programs.get(test)
+    def programs_of(self, test):
+        """None: there is no such test."""
+        if test.startswith("tests/"):
+            return "comfy-agent", "load"
+        return (self.programs[test],) if test in self.programs else None
 
     def run(self, test):
         """(passed, failed, what it printed): neither when it was skipped or does not exist."""
@@ -126,7 +129,7 @@ class Copy:
                 known and done.returncode != 0 and not skipped, done.stdout)
 
     def check_unpatched(self, test):
-        if self.program_of(test) is None:
+        if self.programs_of(test) is None:
             return "no such test", ""
         passed, _, printed = self.run(test)
         return ("" if passed else "fails without any fault"), printed
@@ -137,7 +140,7 @@ class Copy:
         if applied.returncode != 0:
             return "does not apply", applied.stdout
         try:
-            built = self.make(self.program_of(mutant.test))
+            built = self.make(*self.programs_of(mutant.test))
             if built.returncode != 0:
                 return "does not compile", built.stdout
             _, failed, printed = self.run(mutant.test)

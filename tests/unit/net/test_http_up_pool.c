@@ -84,6 +84,22 @@ static void test_idle_bounds(void **state)
     fixture_close();
 }
 
+/* As many as ran at once are there for the next calls. */
+static void test_all_are_kept(void **state)
+{
+    enum { AT_ONCE = CALLS_MAX / 2 };
+    (void)state;
+    fixture_open_one(serve);
+    for (unsigned turn = 0; turn < 2; turn++) {
+        for (unsigned i = 0; i < AT_ONCE; i++)
+            call_get(turn * AT_ONCE + i);
+        for (unsigned i = 0; i < AT_ONCE; i++)
+            call_check_body(&fix.ones[turn * AT_ONCE + i], 200, "hello");
+    }
+    assert_int_equal(fix.peer.accepted, AT_ONCE);
+    fixture_close();
+}
+
 static void test_idle_max_0(void **state)
 {
     (void)state;
@@ -271,12 +287,19 @@ static void test_not_repeated(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_kept_alive),      cmocka_unit_test(test_not_kept),
-        cmocka_unit_test(test_newest_first),    cmocka_unit_test(test_idle_bounds),
-        cmocka_unit_test(test_idle_max_0),      cmocka_unit_test(test_idle_closed_by_server),
-        cmocka_unit_test(test_forget),          cmocka_unit_test(test_queue),
-        cmocka_unit_test(test_queue_deadlines), cmocka_unit_test(test_no_server),
-        cmocka_unit_test(test_repeated),        cmocka_unit_test(test_not_repeated),
+        cmocka_unit_test(test_kept_alive),
+        cmocka_unit_test(test_not_kept),
+        cmocka_unit_test(test_newest_first),
+        cmocka_unit_test(test_idle_bounds),
+        cmocka_unit_test(test_all_are_kept),
+        cmocka_unit_test(test_idle_max_0),
+        cmocka_unit_test(test_idle_closed_by_server),
+        cmocka_unit_test(test_forget),
+        cmocka_unit_test(test_queue),
+        cmocka_unit_test(test_queue_deadlines),
+        cmocka_unit_test(test_no_server),
+        cmocka_unit_test(test_repeated),
+        cmocka_unit_test(test_not_repeated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,476 @@
+#!/usr/bin/python3
+"""./dev bench [--quick] [--rounds N] [--out FILE]: how fast it is, and how little it takes, as ratios
+against something that does as much of the same in the same run: nginx, where a file or a server is
+passed on, and a client without an agent ("direct"), where a prompt is run. Who of both goes first
+alternates between the rounds; a figure is the median of the rounds, (least–most).
+
+Behind all of them stands a ComfyUI that takes no time (fake_comfy.c), in front of them a generator of
+load (load.c). Everything lies in one temporary directory, in memory where there is /dev/shm, listens on
+ports of its own, and ends with this process. A machine that does other things meanwhile shows in the
+spread. --quick proves only that all of it can be measured.
+
+Ends with 1 if a request failed or a figure is missing, with 77 if that is for want of nginx.
+"""
+
+import argparse
+import contextlib
+import ctypes
+import datetime
+import http.client
+import json
+import os
+import pathlib
+import platform
+import random
+import resource
+import shutil
+import signal
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+MIB = 1 << 20
+PATIENCE = 60  # seconds; only ever waited for when something is wrong
+NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
+NO_NGINX = "nginx is not installed"
+LIBC = ctypes.CDLL(None)
+NGINX_CONF = """daemon off; {user} worker_processes auto; worker_rlimit_nofile 8192;
+pid nginx.pid; error_log error.log crit;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; sendfile on; tcp_nopush on; default_type application/json; client_max_body_size 0;
+    keepalive_requests 100000000; keepalive_timeout 600s;
+    open_file_cache max=100 inactive=600s; open_file_cache_valid 600s;
+    client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
+    upstream comfy {{ server 127.0.0.1:{comfy}; keepalive 128; keepalive_requests 100000000; }}
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location = /api/status {{ alias {files}/$arg_id; }}
+        location = /ws {{ proxy_pass http://comfy; proxy_http_version 1.1; proxy_read_timeout 600s;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }}
+        location / {{ proxy_pass http://comfy; proxy_http_version 1.1; proxy_set_header Connection "";
+            proxy_request_buffering off; proxy_max_temp_file_size 0; }}
+    }}
+}}
+"""
+
+
+def until(what, condition):
+    end = time.monotonic() + PATIENCE
+    while not (value := condition()):
+        if time.monotonic() > end:
+            raise RuntimeError(f"waited in vain for {what}")
+        time.sleep(0.0002)
+    return value
+
+
+def free_port():
+    """Below those that the kernel gives to clients, of which there are many here."""
+    while True:
+        port = random.randrange(10000, 32000)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
+def ask(port, method, path, body=None, headers=None):
+    """(status, body)"""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+    try:
+        connection.request(method, path, body=body, headers=headers or {})
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    finally:
+        connection.close()
+
+
+def answers(process, path="/api/status?id=none", status=None):
+    """Does it, and so?"""
+    if process.child.poll() is not None:
+        raise RuntimeError(f"{process.child.args[0]} has ended with {process.child.returncode}")
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return ask(process.port, "GET", path)[0] == status or status is None
+    return False
+
+
+def keep_open(port, path, status, extra=""):
+    """A connection on which one request was answered so."""
+    connection = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    connection.sendall(f"GET {path} HTTP/1.1\r\nhost: x\r\n{extra}\r\n".encode())
+    said = connection.recv(4096)
+    if said.split()[1:2] != [status]:
+        raise RuntimeError(f"GET {path}: {said[:300]}")
+    return connection
+
+
+def prompt(nodes, steps=20, image=1024, last="SaveImage"):
+    """A chain of so many nodes, the last but one of which takes steps."""
+    graph = {str(n): {"class_type": "CLIPTextEncode",
+                      "inputs": {"text": f"a harbour in the morning, view {n}", "clip": [str(n - 1), 1]}}
+             for n in range(1, nodes - 1)}
+    graph[str(nodes - 1)] = {"class_type": "KSampler", "inputs": {
+        "seed": 7, "steps": steps, "cfg": 7.5, "sampler_name": "euler", "model": [str(nodes - 2), 0]}}
+    graph[str(nodes)] = {"class_type": last, "inputs": {"filename_prefix": f"bench_{image}",
+                                                        "images": [str(nodes - 1), 0]}}
+    return json.dumps(graph)
+
+
+# --- processes --------------------------------------------------------------------------------
+
+
+class Process:
+    """Dies with us."""
+
+    def __init__(self, argv, end=signal.SIGKILL, **kwargs):
+        self.end = end
+        self.began = time.monotonic()
+        self.child = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL,
+                                      preexec_fn=lambda: LIBC.prctl(1, end), **kwargs)
+
+    def stop(self):
+        self.child.send_signal(self.end)
+        try:
+            self.child.wait(PATIENCE)
+        finally:
+            self.child.kill()
+
+    def pids(self):
+        """Its own and its children's."""
+        found = [self.child.pid]
+        for tasks in pathlib.Path(f"/proc/{self.child.pid}/task").iterdir():
+            found += (tasks / "children").read_text().split()
+        return found
+
+    def threads(self, file):
+        """What that file of /proc says of each thread."""
+        return [task.joinpath(file).read_text() for pid in self.pids()
+                for task in pathlib.Path(f"/proc/{pid}/task").iterdir()]
+
+    def cpu_us(self):
+        return sum(int(text.split()[0]) for text in self.threads("schedstat")) / 1e3
+
+    def wakeups(self):
+        return sum(int(line.split()[1]) for text in self.threads("status")
+                   for line in text.splitlines() if line.startswith("voluntary_ctxt_switches"))
+
+    def kib(self, file, *names):
+        return sum(int(line.split()[1]) for pid in self.pids()
+                   for line in pathlib.Path(f"/proc/{pid}/{file}").read_text().splitlines()
+                   if line.split(":")[0] in names)
+
+    def private_kib(self):
+        return self.kib("smaps_rollup", "Private_Clean", "Private_Dirty")
+
+
+class Lab:
+    """What the suites have in common: the machine, and the table that they fill."""
+
+    def __init__(self, build, directory, quick, stack):
+        self.build, self.directory, self.quick, self.stack = build, directory, quick, stack
+        self.lines = {}  # name → {"unit", "beside", "who": {name: a figure a round}}
+        self.failures = []
+        self.round = 0
+        (directory / "files").mkdir()
+        self.fake = Process([build / "tests/bench/fake_comfy"], stdout=subprocess.PIPE, text=True)
+        stack.callback(self.fake.stop)
+        self.comfy = int(self.fake.child.stdout.readline())
+
+    @contextlib.contextmanager
+    def agent(self, ready=True, store=None, **env):
+        """The program in front of the fake, with a store of its own."""
+        port, name = free_port(), f"agent{time.monotonic_ns()}"
+        settings = dict(PATH=os.environ["PATH"], COMFYUI_URL=f"http://127.0.0.1:{self.comfy}", PLATFORM="none",
+                        STORE_URL=f"file:{store or self.directory / name}", LISTEN_HOST="127.0.0.1", **env)
+        with open(self.directory / "agent.log", "wb") as log:
+            process = Process([self.build / "src/comfy-agent", "--port", port], env=settings,
+                              stdout=log, stderr=log)
+        process.port = port
+        try:
+            if ready:
+                until("the agent to be ready", lambda: answers(process, "/readyz", 200))
+            yield process
+        finally:
+            process.stop()
+
+    @contextlib.contextmanager
+    def nginx(self, ready=True):
+        """None where there is none."""
+        if NGINX is None:
+            yield None
+            return
+        port = free_port()
+        conf = self.directory / "nginx.conf"
+        conf.write_text(NGINX_CONF.format(user="user root;" if os.geteuid() == 0 else "", port=port,
+                                          comfy=self.comfy, files=self.directory / "files"))
+        process = Process([NGINX, "-p", self.directory, "-c", conf], end=signal.SIGTERM,
+                          stderr=subprocess.DEVNULL)
+        process.port = port
+        try:
+            if ready:
+                until("nginx to answer", lambda: answers(process))
+            yield process
+        finally:
+            process.stop()
+
+    def sides(self, **sides):
+        """Those that are there, as (name, it): the other way round in every other round."""
+        there = [(name, it) for name, it in sides.items() if it is not None]
+        return there if self.round % 2 == 0 else there[::-1]
+
+    def note(self, line, unit, who, figure, beside=None):
+        entry = self.lines.setdefault(line, {"unit": unit, "beside": beside, "who": {}})
+        entry["who"].setdefault(who, []).append(figure)
+
+    def load(self, port, **options):
+        """What tests/bench/load.c says."""
+        argv = [self.build / "tests/bench/load", "--port", port]
+        for name, value in options.items():
+            argv += ["--" + name.replace("_", "-")] + ([] if value is True else [value])
+        said = json.loads(subprocess.run([str(word) for word in argv], check=True, capture_output=True).stdout)
+        if said["failed"] or not said["good"]:
+            self.failures.append(f"{' '.join(str(word) for word in argv[1:])}: {said}")
+        return said
+
+    def run(self, who, port, graph, **options):
+        """Runs of a prompt, by an agent or without one."""
+        file = self.directory / "prompt.json"
+        file.write_text(graph)
+        if who == "direct":
+            return self.load(port, direct=True, body=file, **options)
+        return self.load(port, path="/api/run", body=file, task_id=f"run{time.monotonic_ns()}",
+                         expect='"results"', **options)
+
+
+# --- suites -----------------------------------------------------------------------------------
+
+
+def start(lab):
+    """The first answer counts, whatever it is."""
+    for who, make in lab.sides(agent=lab.agent, nginx=lab.nginx if NGINX else None):
+        took = []
+        for _ in range(2 if lab.quick else 7):
+            with make(ready=False) as process:
+                until("the first answer", lambda: answers(process))
+                took.append((time.monotonic() - process.began) * 1e3)
+        lab.note("start: exec to the first answer", "ms", who, statistics.median(took), "nginx")
+
+
+def idle(lab):
+    with lab.agent() as agent, lab.nginx() as nginx:
+        time.sleep(0.5)
+        for who, process in lab.sides(agent=agent, nginx=nginx):
+            cpu, wakeups, began = process.cpu_us(), process.wakeups(), time.monotonic()
+            time.sleep(1 if lab.quick else 5)
+            seconds = time.monotonic() - began
+            lab.note("idle: processor time", "µs/s", who, (process.cpu_us() - cpu) / seconds)
+            lab.note("idle: wake-ups", "1/s", who, (process.wakeups() - wakeups) / seconds)
+            lab.note("idle: private memory", "MiB", who, process.private_kib() / 1024, "nginx")
+            lab.note("idle: proportional memory (PSS)", "MiB", who, process.kib("smaps_rollup", "Pss") / 1024,
+                     "nginx")
+
+
+def holding(lab):
+    """Memory per what is held."""
+
+    def keep_alive(port, _):
+        return keep_open(port, "/api/status?id=none", b"404")
+
+    def websocket(port, n):
+        return keep_open(port, f"/ws?clientId=held-{n}", b"101", "connection: upgrade\r\nupgrade: websocket\r\n"
+                         "sec-websocket-version: 13\r\nsec-websocket-key: bm8gc2VjcmV0IGhlcmUhIQ==\r\n")
+
+    def task(port, n):
+        status, body = ask(port, "POST", "/api/run", graph, {"prefer": "respond-async", "task-id": f"held-{n}"})
+        if status != 202:
+            lab.failures.append(f"a task to be held: {status} {body[:200]}")
+
+    graph = prompt(10, last="Hold")
+    for what, hold, count in (("keep-alive connection", keep_alive, 1000), ("proxied WebSocket", websocket, 200),
+                              ("task in flight", task, 200)):
+        count = count // 10 if lab.quick else count
+        with lab.agent(MAX_CONCURRENCY="256") as agent, lab.nginx() as nginx:
+            for who, process in lab.sides(agent=agent, nginx=nginx if hold != task else None):
+                hold(process.port, "first")
+                before = process.private_kib()
+                held = [hold(process.port, n) for n in range(count)]
+                time.sleep(0.3)
+                lab.note(f"memory per {what}", "KiB", who, (process.private_kib() - before) / count,
+                         None if hold == task else "nginx")
+                for connection in filter(None, held):
+                    connection.close()
+
+
+def status(lab):
+    store = lab.directory / f"store{lab.round}"
+    with lab.agent(store=store) as agent:
+        for nodes in (3, 64):
+            name = f"status-{nodes}"
+            ask(agent.port, "POST", "/api/run", prompt(nodes), {"task-id": name})
+            (lab.directory / "files" / name).write_bytes(ask(agent.port, "GET", f"/api/status?id={name}")[1])
+    with lab.agent(store=store) as agent, lab.nginx() as nginx:
+        for nodes in (3, 64):
+            for n in (1, 16, 128):
+                for who, process in lab.sides(agent=agent, nginx=nginx):
+                    said = lab.load(process.port, connections=n, seconds=0.1 if lab.quick else 1.5, warmup=20 * n,
+                                    path=f"/api/status?id=status-{nodes}", expect=f'"{nodes}":')
+                    line = f"/api/status, {nodes} nodes, {n} connection{'s' * (n > 1)}"
+                    lab.note(line, "1/s", who, said["rate"], "nginx")
+                    lab.note(line + ", p99", "µs", who, said["p99_us"], "nginx")
+
+
+def runs(lab):
+    graph = prompt(10)
+    with lab.agent(MAX_CONCURRENCY="64", MAX_QUEUE="1024") as agent:
+        for n, count in ((1, 300), (4, 600), (16, 800), (64, 960)):
+            count, warmup, p50 = count // 15 if lab.quick else count, max(20, 2 * n), {}
+            line = f"run, {n} at once"
+            for who, port in lab.sides(agent=agent.port, direct=lab.comfy):
+                cpu = agent.cpu_us()
+                said = lab.run(who, port, graph, connections=n, count=count, warmup=warmup)
+                p50[who] = said["p50_us"] / 1e3
+                lab.note(f"{line}: rate", "1/s", who, said["rate"], "direct")
+                lab.note(f"{line}: p99", "ms", who, said["p99_us"] / 1e3, "direct")
+                if who == "agent":
+                    lab.note(f"{line}: processor time a run", "µs", who, (agent.cpu_us() - cpu) / (count + warmup))
+            lab.note(f"{line}: p50, added to direct", "ms", "agent", p50["agent"] - p50["direct"])
+
+
+def proxy(lab):
+    upload = lab.directory / "upload"
+    upload.write_bytes(bytes(32 * MIB))
+    seconds, count = (0.1, 2) if lab.quick else (1.5, 20)
+    small = dict(path="/system_stats", seconds=seconds)
+    large = dict(path=f"/view?filename=bench_{MIB}_.png")
+    with lab.agent() as agent, lab.nginx() as nginx:
+        for line, unit, factor, options in (
+            ("small JSON, 1 connection", "1/s", 1, dict(small, warmup=20)),
+            ("small JSON, 16 connections", "1/s", 1, dict(small, connections=16, warmup=320)),
+            ("small JSON, 128 connections", "1/s", 1, dict(small, connections=128, warmup=2560)),
+            ("1 MiB down", "MiB/s", 1, dict(large, seconds=seconds, warmup=5)),
+            ("32 MiB up", "MiB/s", 32, dict(path="/upload/image", body=upload, count=count, warmup=1)),
+        ):
+            for who, process in lab.sides(agent=agent, nginx=nginx):
+                said = lab.load(process.port, **options)
+                lab.note(f"proxy, {line}", unit, who, said["rate"] * factor, "nginx")
+
+
+def large(lab):
+    size, count = 64 * MIB, 1 if lab.quick else 4
+    graph = prompt(10, 1, size)
+    with lab.agent() as agent:
+        for who, port in lab.sides(agent=agent.port, direct=lab.comfy):
+            before = agent.kib("status", "VmRSS")
+            said = lab.run(who, port, graph, count=count)
+            lab.note("a result of 64 MiB: last byte", "ms", who, said["p50_us"] / 1e3, "direct")
+            if said["bytes"] < size * count * (4 / 3 if who == "agent" else 1):
+                lab.failures.append(f"a result of 64 MiB: {said}")
+            if who == "agent":
+                lab.note("a result of 64 MiB: peak memory over idle", "MiB", who,
+                         (agent.kib("status", "VmHWM") - before) / 1024)
+
+
+def growth(lab):
+    with lab.agent() as agent:
+        took = {}
+        for nodes, steps, count in ((10, 20, 40), (5000, 20, 6), (10, 20000, 6)):
+            count = 1 + count // 10 if lab.quick else count
+            for who, port in lab.sides(agent=agent.port, direct=lab.comfy):
+                said = lab.run(who, port, prompt(nodes, steps), count=count, warmup=2)
+                took[who, nodes, steps] = said["p50_us"] / 1e3
+        for who in ("agent", "direct"):
+            base = took[who, 10, 20] or float("nan")
+            for what, ms in (("5,000 nodes", took[who, 5000, 20]), ("20,000 steps", took[who, 10, 20000])):
+                lab.note(f"run of {what}", "ms", who, ms, "direct")
+                lab.note(f"run of {what} over one of 10 nodes, 20 steps", "×", who, ms / base, "direct")
+
+
+SUITES = (start, idle, holding, status, runs, proxy, large, growth)
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+def number(value):
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def cell(figures):
+    if len(figures) == 1:
+        return number(figures[0])
+    return f"{number(statistics.median(figures))} ({number(min(figures))}–{number(max(figures))})"
+
+
+def row(name, line):
+    """And whether all of it was measured."""
+    agent, beside = line["who"].get("agent"), line["beside"]
+    ratio, other = "", ""
+    if beside is None and "nginx" in line["who"]:
+        other = f"nginx: {cell(line['who']['nginx'])}"
+    elif beside == "nginx" and NGINX is None:
+        other = NO_NGINX
+    elif beside is not None:
+        figures = line["who"].get(beside)
+        other = f"{beside}: {cell(figures)}"
+        ratio = cell([a / b if b else float("nan") for a, b in zip(agent, figures)])
+    return f"| {name} | {line['unit']} | {cell(agent)} | {other} | {ratio} |"
+
+
+def cpu_model():
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def table(lab, rounds, load):
+    version = subprocess.run([str(lab.build / "src/comfy-agent"), "--version"], capture_output=True, text=True)
+    return "\n".join([
+        f"{version.stdout.strip()}, {datetime.date.today()}, {cpu_model()}, {os.cpu_count()} cores, "
+        f"Linux {platform.release()}; {rounds} round{'s' * (rounds > 1)}{', quick: not to be cited' if lab.quick else ''}; "
+        f"load average at the start {load:.2f}{': others were at work, not to be cited' if load > 0.5 else ''}.",
+        "",
+        "| | unit | agent | beside it | agent / beside |",
+        "|---|---|---|---|---|",
+        *(row(name, line) for name, line in lab.lines.items()),
+        "",
+    ])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--out", type=pathlib.Path, help="file for the table, else it is printed")
+    parser.add_argument("--build", type=pathlib.Path, default=ROOT / "build/release", help="where the programs are")
+    options = parser.parse_args()
+    rounds = options.rounds or (1 if options.quick else 3)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16384) if hard > 0 else 16384, hard))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    average = os.getloadavg()[0]
+    with contextlib.ExitStack() as stack:
+        directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="comfy-agent-bench-", dir=memory))
+        lab = Lab(options.build.resolve(), pathlib.Path(directory), options.quick, stack)
+        for lab.round in range(rounds):
+            for suite in SUITES:
+                print(f"round {lab.round + 1}: {suite.__name__}", file=sys.stderr, flush=True)
+                suite(lab)
+        text = table(lab, rounds, average)
+    if options.out:
+        options.out.write_text(text)
+    else:
+        print(text)
+    for failure in lab.failures:
+        print(f"failed: {failure}", file=sys.stderr)
+    if NGINX is None:
+        print(f"{NO_NGINX}: what is compared with it was not", file=sys.stderr)
+    return 1 if lab.failures else 77 if NGINX is None else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

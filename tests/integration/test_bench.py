@@ -1,0 +1,74 @@
+"""That ./dev bench can measure whatever it is to measure: never how much that is. And that its generator of
+load counts as failed what has failed."""
+
+import json
+import re
+import subprocess
+
+import pytest
+
+from world import AGENT, PYTHON, ROOT
+
+BUILD = AGENT.parents[1]
+NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]\d+)?")
+
+pytestmark = pytest.mark.skipif(not (BUILD / "tests/bench/load").exists(), reason="this build has no benchmark")
+
+
+def test_every_line_has_its_figure(tmp_path):
+    table = tmp_path / "table.md"
+    done = subprocess.run([PYTHON, ROOT / "tests/bench/run.py", "--quick", "--build", BUILD, "--out", table],
+                          capture_output=True, text=True, timeout=280)
+    assert done.returncode in (0, 77), done.stderr[-6000:]
+    lines = [[cell.strip() for cell in line.split("|")] for line in table.read_text().splitlines()
+             if line.startswith("| ")]
+    assert len(lines) > 40
+    for _, name, unit, agent, beside, ratio, _ in lines[1:]:
+        assert NUMBER.fullmatch(agent), (name, agent)
+        if beside and beside != "nginx is not installed":
+            assert NUMBER.fullmatch(beside.split(": ")[1]), (name, beside)
+            assert NUMBER.fullmatch(ratio) or name.startswith("idle: "), (name, ratio)
+    if done.returncode == 77:
+        pytest.skip("nginx is not installed: what is compared with it was not measured")
+
+
+@pytest.fixture
+def load(tmp_path):
+    """What the generator of load says of ten requests to the fake ComfyUI."""
+    with subprocess.Popen([BUILD / "tests/bench/fake_comfy"], stdout=subprocess.PIPE, text=True) as fake:
+        port = fake.stdout.readline().strip()
+
+        def load(*options, body=None):
+            if body is not None:
+                (tmp_path / "body").write_text(json.dumps(body))
+                options = (*options, "--body", tmp_path / "body")
+            return json.loads(subprocess.run(
+                [BUILD / "tests/bench/load", "--port", port, "--connections", "2", "--count", "10", *options],
+                check=True, capture_output=True, timeout=30).stdout)
+
+        yield load
+        fake.kill()
+
+
+PICTURE = {"7": {"class_type": "SaveImage", "inputs": {"filename_prefix": "bench_100000"}}}
+
+
+def test_what_is_good_counts(load):
+    said = load("--path", "/view?filename=bench_100000_.png", "--warmup", "4")
+    assert (said["good"], said["failed"], said["bytes"]) == (10, 0, 1_000_000), said
+    assert said["p99_us"] >= said["p50_us"] > 0 and said["rate"] > 0
+    assert load("--path", "/system_stats", "--expect", '"devices"')["good"] == 10
+    assert load("--direct", body=PICTURE)["good"] == 10
+
+
+@pytest.mark.parametrize("options, body, why", [
+    (["--path", "/nowhere"], None, "status 404"),
+    (["--path", "/system_stats", "--expect", "unheard of"], None, "the answer has no"),
+    (["--path", "/prompt"], [], "status 400"),
+    (["--direct"], {"7": {"class_type": "PreviewAny", "inputs": {}}}, "a run without a picture"),
+    (["--direct", "--patience", "0.1"], {"7": {"class_type": "Hold", "inputs": {}}}, "no answer in time"),
+])
+def test_what_fails_does_not(load, options, body, why):
+    said = load(*options, body=body)
+    assert (said["good"], said["failed"]) == (0, 10), said
+    assert said["first_failure"].startswith(why)
