@@ -408,6 +408,39 @@ static void a_row_that_others_hold_is_waited_for(void **state)
     mysql_close(other);
 }
 
+/* He reads the row and then wants to write it, behind us: the server takes our place from us, as he
+ * has written more. */
+static void a_deadlock_that_others_win_is_tried_again(void **state)
+{
+    static const char waiting[] = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS "
+                                  "WHERE VARIABLE_NAME='INNODB_ROW_LOCK_CURRENT_WAITS'";
+    struct ask a = {.done = false};
+    MYSQL *other = connect_admin();
+    (void)state;
+    assert_int_equal(ask_put(&f, s, "k", "0"), ERR_OK);
+    (void)say("SET GLOBAL innodb_monitor_enable='lock_deadlocks'");
+    (void)say_on(other, "BEGIN");
+    (void)say_on(other, "INSERT INTO comfy_task SELECT CONCAT('o',seq),'1',0,NULL,9e18 "
+                        "FROM seq_1_to_100");
+    (void)say_on(other, "SELECT body FROM comfy_task WHERE doc_key='k' LOCK IN SHARE MODE");
+    ask_add(&a, STORE_PUT, "k", "ours");
+    ask_start(&a, s);
+    until_it_says(waiting, "1");
+    (void)say_on(other, "UPDATE comfy_task SET body='theirs' WHERE doc_key='k'");
+    assert_string_equal(say("SELECT COUNT FROM information_schema.INNODB_METRICS "
+                            "WHERE NAME='lock_deadlocks'"),
+                        "1");
+    loop_run_for(&f, 20);
+    assert_false(a.done);
+    (void)say_on(other, "COMMIT");
+    ask_wait(&a, &f);
+    assert_int_equal(a.op.doc[0].result, ERR_OK);
+    assert_true(ask_is(&f, s, "k", "ours"));
+    assert_true(store_stats(s).failures == 0);
+    ask_done(&a);
+    mysql_close(other);
+}
+
 static void kill_all(void)
 {
     char sql[64];
@@ -580,6 +613,7 @@ int main(void)
         TEST(a_server_that_only_reads_is_told_and_forgiven),
         TEST(one_connection_does_where_no_more_are_given),
         TEST(a_row_that_others_hold_is_waited_for),
+        TEST(a_deadlock_that_others_win_is_tried_again),
         TEST(who_was_thrown_out_comes_back_unnoticed),
         TEST(a_connection_that_slept_too_long_is_replaced),
         TEST(a_connection_that_is_not_used_goes_and_a_used_one_is_renewed),

@@ -6,11 +6,8 @@
 #include "store_ask.h"
 #include "unit.h"
 
-#include <arpa/inet.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 enum { LONG_MS = 60000, MIB = 1024 * 1024 };
 
@@ -26,26 +23,7 @@ static char url[BACKEND_URL_MAX];
 
 static void steer(const char *path, const char *body, char *ret, size_t room)
 {
-    char text[4096];
-    size_t len = 0;
-    ssize_t n;
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                             .sin_port = htons((uint16_t)row->server->port)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-    int size = snprintf(text, sizeof(text), "POST /~%s HTTP/1.1\r\nContent-Length: %zu\r\n\r\n%s",
-                        path, strlen(body), body);
-    assert_int_equal(write(fd, text, (size_t)size), size);
-    assert_int_equal(shutdown(fd, SHUT_WR), 0);
-    while ((n = read(fd, text + len, sizeof(text) - 1 - len)) > 0)
-        len += (size_t)n;
-    (void)close(fd);
-    text[len] = '\0';
-    const char *answer = strstr(text, "\r\n\r\n");
-    assert_non_null(answer);
-    if (ret != NULL)
-        (void)snprintf(ret, room, "%s", answer + 4);
+    server_ots_steer(row->server, path, body, ret, room);
 }
 
 /* "<operation or *> <times> <what>" */
@@ -132,6 +110,7 @@ static void what_passes_is_tried_again(void **state)
                                          "bad-md5",
                                          "late",
                                          "unsigned",
+                                         "forged",
                                          "error 500 OTSInternalServerError",
                                          "error 409 OTSRowOperationConflict"};
     struct blob *value = NULL;
@@ -167,6 +146,7 @@ static void what_does_not_pass_is_told_and_not_hammered(void **state)
         {"error 301 OTSMoved", 1, ERR_UNAVAILABLE, "OTSMoved"},
         {"html", 4, ERR_UNAVAILABLE, "not by Tablestore"},
         {"unsigned", 2, ERR_UNAVAILABLE, "not signed"},
+        {"forged", 2, ERR_UNAVAILABLE, "not signed"},
         {"late", 2, ERR_UNAVAILABLE, "not signed"},
     };
     assert_int_equal(ask_put(&r->f, r->s, "k", "0"), ERR_OK);
@@ -280,6 +260,18 @@ static void one_connection_serves_many_requests(void **state)
         assert_int_equal(ask_put(&r->f, r->s, "k", "0"), ERR_OK);
     steer("counts", "", text, sizeof(text));
     assert_int_equal(count_of("connections"), 1);
+}
+
+static void a_connection_that_was_idle_too_long_is_replaced(void **state)
+{
+    struct room *r = *state;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "0"), ERR_OK);
+    steer("hang-up", "", NULL, 0);
+    steer("calm", "", NULL, 0);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "k", "1"));
+    assert_int_equal(count_of("PutRow"), 1); /* nothing was sent in vain */
+    assert_true(store_stats(r->s).failures == 0);
 }
 
 /* --- credentials ----------------------------------------------------------------------------- */
@@ -660,6 +652,7 @@ int main(void)
         TEST(past_its_moment_no_attempt_leaves),
         TEST(an_attempt_that_hangs_is_not_the_last),
         TEST(one_connection_serves_many_requests),
+        TEST(a_connection_that_was_idle_too_long_is_replaced),
         TEST(credentials_come_with_requests_and_change),
         TEST(a_refused_request_is_signed_anew_once),
         TEST(credentials_of_the_url_stay),

@@ -11,12 +11,12 @@ conditions, and signs what it answers. With --data it keeps rows in a file, so t
 Tests steer it on the same port, unsigned: POST /~fault with "<operation or *> <times> <what>", what being one of
     busy, throttled, timeout (done, but says it may not be), error <status> <code>,
     lose (done, then cut), half (done, then cut inside the answer), drop (cut), hang,
-    html, bad-md5, bad-crc, unsigned, late
+    html, bad-md5, bad-crc, unsigned, forged (signed with another key), late
     fine (no fault: it comes before others)
 and POST /~credentials "<id> <secret> [token]", POST /~calm (no faults, counts from 0), POST /~counts: lines of
 "<operation> <requests>", "connections <number>" (of requests), "rows <number>" (of the newest table);
 POST /~row "<table> <key>": the document in it, put together, or 404; POST /~older "<seconds>": everything was written
-so long before; POST /~clock "<seconds>": the server's is ahead of ours by so much; POST /~alien "<name>…": rows of other people in the newest table.
+so long before; POST /~hang-up: connections that are idle end; POST /~clock "<seconds>": the server's is ahead of ours by so much; POST /~alien "<name>…": rows of other people in the newest table.
 """
 import argparse
 import asyncio
@@ -475,7 +475,8 @@ class Server:
         lines = "".join(f"{name}: {value}\r\n" for name, value in ots.items())
         if fault != "unsigned":
             text = "".join(f"{name}:{ots[name]}\n" for name in sorted(ots)) + "/" + operation
-            lines += f"Authorization: OTS {self.args.id}:{sha1(self.key(now.strftime('%Y%m%d')), text.encode())}\r\n"
+            key = b"another" if fault == "forged" else self.key(now.strftime("%Y%m%d"))
+            lines += f"Authorization: OTS {self.args.id}:{sha1(key, text.encode())}\r\n"
         return f"HTTP/1.1 {status} X\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def fault(self, operation):
@@ -529,6 +530,9 @@ class Server:
             self.counts.clear()
             self.connections.clear()
             self.clock = 0
+        elif path == "/~hang-up":
+            for writer in self.connections:
+                writer.close()
         elif path == "/~clock":
             self.clock = int(words[0])
         elif path == "/~older":
