@@ -313,11 +313,25 @@ static void a_directory_that_cannot_be_made_is_told(void **state)
 
 /* --- a directory of others ------------------------------------------------------------------- */
 
-/* For root no directory is read-only. glibc changes the user of all threads. */
+static int access_of_parent(void)
+{
+    char parent[BACKEND_URL_MAX];
+    (void)snprintf(parent, sizeof(parent), "%s", dir);
+    *strrchr(parent, '/') = '\0';
+    return faccessat(AT_FDCWD, parent, X_OK, AT_EACCESS);
+}
+
+/* For root no directory is read-only. glibc changes the user of all threads. Where temporary files
+ * are root's alone, nobody else gets as far as the directory. */
 static void become(uid_t user)
 {
-    if (getuid() == 0)
-        assert_int_equal(seteuid(user), 0);
+    if (getuid() != 0)
+        return;
+    assert_int_equal(seteuid(user), 0);
+    if (user != 0 && access_of_parent() != 0) {
+        assert_int_equal(seteuid(0), 0);
+        skip();
+    }
 }
 
 static void check_refused(struct room *r, const char *value)
