@@ -11,7 +11,8 @@ conditions, and signs what it answers. With --data it keeps rows in a file, so t
 Tests steer it on the same port, unsigned: POST /~fault with "<operation or *> <times> <what>", what being one of
     busy, throttled, timeout (done, but says it may not be), error <status> <code>,
     lose (done, then cut), half (done, then cut inside the answer), drop (cut), hang,
-    html, bad-md5, bad-crc, unsigned, forged (signed with another key), late
+    html, bad-md5, bad-crc, unsigned, late,
+    forged (signed as the answer to something else),
     fine (no fault: it comes before others)
 and POST /~credentials "<id> <secret> [token]", POST /~calm (no faults, counts from 0), POST /~counts: lines of
 "<operation> <requests>", "connections <number>" (of requests), "rows <number>" (of the newest table);
@@ -463,6 +464,7 @@ class Server:
     def answer(self, operation, status, body, fault):
         now = datetime.datetime.now(datetime.timezone.utc)
         now += datetime.timedelta(seconds=self.clock - (16 * 60 if fault == "late" else 0))
+        operation = "Another" if fault == "forged" else operation
         if fault == "bad-crc" and len(body) > 20:
             body = body[:-1] + bytes([body[-1] ^ 1])
         ots = {
@@ -475,8 +477,7 @@ class Server:
         lines = "".join(f"{name}: {value}\r\n" for name, value in ots.items())
         if fault != "unsigned":
             text = "".join(f"{name}:{ots[name]}\n" for name in sorted(ots)) + "/" + operation
-            key = b"another" if fault == "forged" else self.key(now.strftime("%Y%m%d"))
-            lines += f"Authorization: OTS {self.args.id}:{sha1(key, text.encode())}\r\n"
+            lines += f"Authorization: OTS {self.args.id}:{sha1(self.key(now.strftime('%Y%m%d')), text.encode())}\r\n"
         return f"HTTP/1.1 {status} X\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def fault(self, operation):
