@@ -11,9 +11,8 @@ conditions, and signs what it answers. With --data it keeps rows in a file, so t
 Tests steer it on the same port, unsigned: POST /~fault with "<operation or *> <times> <what>", what being one of
     busy, throttled, timeout (done, but says it may not be), error <status> <code>,
     lose (done, then cut), half (done, then cut inside the answer), drop (cut), hang,
-    html, bad-md5, bad-crc, unsigned, late,
-    forged (signed as the answer to something else),
-    fine (no fault: it comes before others)
+    html, bad-md5, bad-crc, unsigned, late
+    forged (signed as the answer to something else), fine (no fault: it comes before others)
 and POST /~credentials "<id> <secret> [token]", POST /~calm (no faults, counts from 0), POST /~counts: lines of
 "<operation> <requests>", "connections <number>" (of requests), "rows <number>" (of the newest table);
 POST /~row "<table> <key>": the document in it, put together, or 404; POST /~older "<seconds>": everything was written
@@ -531,11 +530,11 @@ class Server:
             self.counts.clear()
             self.connections.clear()
             self.clock = 0
+        elif path == "/~clock":
+            self.clock = int(words[0])
         elif path == "/~hang-up":
             for writer in self.connections:
                 writer.close()
-        elif path == "/~clock":
-            self.clock = int(words[0])
         elif path == "/~older":
             self.tables.skew += int(words[0]) * 1000
         elif path == "/~alien":
