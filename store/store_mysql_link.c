@@ -7,6 +7,10 @@
 
 #include "store_mysql_lib.h"
 
+#include <fcntl.h>
+#ifdef STORE_MYSQL_OPENSSL
+#include <openssl/err.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
@@ -275,9 +279,20 @@ static void link_succeed(struct sql_link *l)
     link_finish(l, outcome);
 }
 
+/* OpenSSL has one list of errors for all connections of a thread, and takes what stands there for
+ * the reason why a call came back. Connector/C 3.3 does not clear it before a call: after a server
+ * has hung up on one connection, each other one would be lost as soon as it has to wait. */
+static void link_forget_errors(void)
+{
+#ifdef STORE_MYSQL_OPENSSL
+    ERR_clear_error();
+#endif
+}
+
 static int link_continue(struct sql_link *l, int ready)
 {
     MYSQL_STMT *stmt = l->stmt[l->statement];
+    link_forget_errors();
     return l->storing ? mysql_stmt_store_result_cont(&l->failed, stmt, ready)
                       : mysql_stmt_execute_cont(&l->failed, stmt, ready);
 }
@@ -344,6 +359,7 @@ void sql_link_start(struct sql_link *l, enum sql_statement statement,
     deadline_clear(&l->unused);
     deadline_set(l->needs.deadlines, SQL_CLASS_SILENCE, &l->silence);
     deadline_set(l->needs.deadlines, SQL_CLASS_STATEMENT, &l->statement_end);
+    link_forget_errors();
     if (mysql_stmt_bind_param(stmt, bind) != 0)
         link_fail(l);
     else
