@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static void link_go_on(struct sql_link *l, int waits);
 
@@ -73,10 +74,10 @@ static void link_on_poll_closed(uv_handle_t *handle)
 {
     struct sql_link *l = handle->data;
     l->polls = false;
+    (void)close(l->fd);
     link_say_goodbye(l);
 }
 
-/* The descriptor is the library's, which closes it: not before the loop has let go of it. */
 static void link_end(struct sql_link *l)
 {
     ASSERT(l->state == SQL_IDLE || l->state == SQL_BUSY);
@@ -111,6 +112,23 @@ static void link_be_idle(struct sql_link *l)
     link_rest(l, SQL_IDLE);
 }
 
+/* The library closes its descriptor in the middle of a call, when it sees that the connection is
+ * lost; the number is soon somebody else's, and whatever the loop does to it is done to him. So the
+ * loop has a descriptor of its own. */
+static bool link_poll(struct sql_link *l)
+{
+    l->fd = fcntl(mysql_get_socket(l->my), F_DUPFD_CLOEXEC, 0);
+    if (l->fd < 0)
+        return false;
+    if (uv_poll_init(l->needs.loop, &l->poll, l->fd) != 0) {
+        (void)close(l->fd);
+        return false;
+    }
+    l->poll.data = l;
+    l->polls = true;
+    return true;
+}
+
 static void link_on_connected(struct work *w)
 {
     struct sql_link *l = CONTAINER_OF(w, struct sql_link, job);
@@ -125,14 +143,12 @@ static void link_on_connected(struct work *w)
         link_say_goodbye(l);
         return;
     }
-    if (uv_poll_init(l->needs.loop, &l->poll, mysql_get_socket(l->my)) != 0) {
-        (void)err_set(&l->err, ERR_UNAVAILABLE, "the loop takes no more descriptors");
+    if (!link_poll(l)) {
+        (void)err_set(&l->err, ERR_UNAVAILABLE, "there are no more descriptors");
         l->is_refused = true;
         link_say_goodbye(l);
         return;
     }
-    l->poll.data = l;
-    l->polls = true;
     l->is_new = true;
     l->connected_ms = clock_mono_ms();
     link_be_idle(l);
@@ -371,7 +387,7 @@ void sql_link_start(struct sql_link *l, enum sql_statement statement,
 /* The library notices, and ends its call in good order. */
 static void link_cut(struct sql_link *l)
 {
-    (void)shutdown(mysql_get_socket(l->my), SHUT_RDWR);
+    (void)shutdown(l->fd, SHUT_RDWR);
 }
 
 static void link_on_silence(struct deadline *d)
