@@ -220,7 +220,7 @@ static enum sql_outcome link_take_value(struct sql_link *l, MYSQL_STMT *stmt)
                        .length = &len,
                        .is_null = &is_null,
                        .buffer_length = 0};
-    if (mysql_stmt_bind_result(stmt, &bind) != 0)
+    if (mysql_stmt_field_count(stmt) != 1 || mysql_stmt_bind_result(stmt, &bind) != 0)
         return SQL_LOST;
     int got = mysql_stmt_fetch(stmt);
     if (got == MYSQL_NO_DATA)
@@ -257,7 +257,7 @@ static enum sql_outcome link_take_page(struct sql_link *l, MYSQL_STMT *stmt)
     struct store_page *page = l->page;
     page->count = 0;
     page->next[0] = '\0';
-    if (mysql_stmt_bind_result(stmt, bind) != 0)
+    if (mysql_stmt_field_count(stmt) != ARRAY_LEN(bind) || mysql_stmt_bind_result(stmt, bind) != 0)
         return SQL_LOST;
     while (mysql_stmt_fetch(stmt) == 0) {
         if (page->count == page->limit) {

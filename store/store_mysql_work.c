@@ -38,6 +38,13 @@ static const char sql_table[] =
     "expires_us BIGINT NOT NULL,"
     "PRIMARY KEY(doc_key),KEY newest(listed_us,doc_key),KEY expired(expires_us)) ENGINE=InnoDB";
 
+/* What a server finds in them: '?', and columns of the answer. */
+static const struct {
+    unsigned params, columns;
+} sql_shape[SQL_STATEMENTS] = {
+    [SQL_PUT] = {6, 0},    [SQL_CREATE] = {6, 0}, [SQL_GET] = {1, 1},
+    [SQL_REMOVE] = {2, 0}, [SQL_EXPIRE] = {1, 0}, [SQL_LIST] = {4, 2},
+};
 /* '@' stands for the table. */
 static const char *const sql_text[SQL_STATEMENTS] = {
     [SQL_PUT] = INSERT
@@ -246,6 +253,10 @@ static enum err_code sql_prepare(struct sql_link *l, struct err *err)
         buf_done(&sql);
         if (failed != 0)
             return sql_fail(l->my, err);
+        /* Who believes other numbers reads and writes beyond what is bound. */
+        if (mysql_stmt_param_count(l->stmt[i]) != sql_shape[i].params ||
+            mysql_stmt_field_count(l->stmt[i]) != sql_shape[i].columns)
+            return err_set(err, ERR_UNAVAILABLE, "the server understands statements otherwise");
     }
     return ERR_OK;
 }
