@@ -386,6 +386,45 @@ static void one_connection_does_where_no_more_are_given(void **state)
     (void)say("ALTER USER comfy@'%' WITH MAX_USER_CONNECTIONS 0");
 }
 
+static unsigned put_until_connects(unsigned count)
+{
+    static const char connects[] = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS "
+                                   "WHERE VARIABLE_NAME='CONNECTIONS'";
+    unsigned now = 0;
+    uint64_t end = clock_mono_ms() + LONG_MS;
+    do {
+        struct ask a[2] = {{.done = false}, {.done = false}}; /* one wants another connection */
+        for (size_t i = 0; i < ARRAY_LEN(a); i++) {
+            ask_add(&a[i], STORE_PUT, i == 0 ? "k1" : "k2", "1");
+            ask_start(&a[i], s);
+        }
+        for (size_t i = 0; i < ARRAY_LEN(a); i++) {
+            ask_wait(&a[i], &f);
+            assert_int_equal(a[i].op.doc[0].result, ERR_OK);
+            ask_done(&a[i]);
+        }
+        assert_int_equal(sscanf(say(connects), "%u", &now), 1);
+    } while (now < count && clock_mono_ms() < end);
+    return now;
+}
+
+static void kill_all(void);
+
+/* The pause is for those that are not given. */
+static void the_one_connection_that_is_given_is_back_at_once(void **state)
+{
+    uint64_t began;
+    (void)state;
+    reopen("comfy?create=1&ttl=0");
+    (void)say("ALTER USER comfy@'%' WITH MAX_USER_CONNECTIONS 1");
+    (void)put_until_connects(put_until_connects(0) + 6);
+    kill_all();
+    began = clock_mono_ms();
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
+    assert_true(clock_mono_ms() - began < 1200); /* of at least 1600 */
+    (void)say("ALTER USER comfy@'%' WITH MAX_USER_CONNECTIONS 0");
+}
+
 /* --- others, and thrown out ------------------------------------------------------------------ */
 
 /* Longer than a statement waits for it. */
@@ -598,6 +637,7 @@ int main(void)
         TEST(what_the_server_cannot_take_is_too_large),
         TEST(a_server_that_only_reads_is_told_and_forgiven),
         TEST(one_connection_does_where_no_more_are_given),
+        TEST(the_one_connection_that_is_given_is_back_at_once),
         TEST(a_row_that_others_hold_is_waited_for),
         TEST(who_was_thrown_out_comes_back_unnoticed),
         TEST(a_connection_that_slept_too_long_is_replaced),

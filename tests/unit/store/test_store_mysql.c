@@ -205,6 +205,28 @@ static void a_refused_create_is_not_in_doubt(void **state)
     finish();
 }
 
+static uint64_t last_try_ms;
+
+static void note_try(struct peer_conn *conn)
+{
+    (void)conn;
+    last_try_ms = clock_mono_ms();
+}
+
+SCRIPT(notes_tries, CALLS(note_try), DOES(PEER_CLOSE));
+
+/* It may have come back in the pause since the last try. */
+static void who_was_away_is_tried_once_more_before_that_is_told(void **state)
+{
+    uint64_t began = clock_mono_ms();
+    (void)state;
+    BEGIN("?wait_ms=250", notes_tries);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_UNAVAILABLE);
+    assert_true(last_try_ms >= began + 250);
+    assert_true(peer.accepted < 8);
+    finish();
+}
+
 /* A statement without parameters would be sent without them, or be the end of us. */
 static void who_understands_statements_otherwise_is_told_none(void **state)
 {
@@ -264,6 +286,7 @@ int main(void)
         cmocka_unit_test(who_is_full_is_unavailable),
         cmocka_unit_test(who_says_nothing_holds_nobody),
         cmocka_unit_test(a_refused_create_is_not_in_doubt),
+        cmocka_unit_test(who_was_away_is_tried_once_more_before_that_is_told),
         cmocka_unit_test(who_understands_statements_otherwise_is_told_none),
         cmocka_unit_test(who_speaks_no_tls_gets_no_document),
         cmocka_unit_test(who_cannot_be_verified_is_not_even_greeted),
