@@ -144,6 +144,13 @@ static enum err_code sql_fail(MYSQL *my, struct err *err)
     return err_set(err, ERR_UNAVAILABLE, "%s", mysql_error(my));
 }
 
+/* Of a connection that stood: what goes wrong with its TLS is that it was lost. */
+static unsigned sql_number(MYSQL *my)
+{
+    unsigned number = mysql_errno(my);
+    return number == CR_SSL_CONNECTION_ERROR ? CR_SERVER_LOST : number;
+}
+
 static void sql_set_up(MYSQL *my, const struct sql_options *o)
 {
     unsigned timeout = SQL_CONNECT_S;
@@ -193,7 +200,7 @@ static MYSQL *sql_connect(const struct sql_options *o, unsigned *ret_number, str
         *ret_number = CR_SSL_CONNECTION_ERROR;
         (void)err_set(err, ERR_UNAVAILABLE, "the server does not speak TLS");
     } else if (connected == NULL || !sql_greet(my)) {
-        *ret_number = mysql_errno(my);
+        *ret_number = connected == NULL ? mysql_errno(my) : sql_number(my);
         (void)sql_fail(my, err);
     } else {
         return my;
@@ -295,7 +302,7 @@ void sql_connect_work(struct sql_link *l)
         return;
     }
     if (sql_prepare_or_create(l, &l->err) != ERR_OK || sql_ask_server(l, &l->err) != ERR_OK) {
-        l->is_hard = sql_is_hard(mysql_errno(l->my));
+        l->is_hard = sql_is_hard(sql_number(l->my));
         sql_close_work(l);
         return;
     }
