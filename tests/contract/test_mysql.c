@@ -584,19 +584,27 @@ static void tls_is_spoken_and_who_the_server_is_looked_at(void **state)
 static void under_tls_a_server_that_hangs_holds_no_loop(void **state)
 {
     struct ask a = {.op = {.deadline_ms = 50}};
+    struct ask large = {.op = {.deadline_ms = 50}}; /* more than is on its way at once */
+    char *bytes = xcalloc(1, VALUE_MAX_LEN);
     uint64_t began;
     (void)state;
     reopen("comfy?create=1&tls=require");
-    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
+    (void)put_until_connects(0); /* two connections */
     server_signal(&server, SIGSTOP);
     ask_add(&a, STORE_GET, "k", NULL);
-    ask_start(&a, s);
+    ask_add_bytes(&large, STORE_PUT, "large", (struct slice){bytes, VALUE_MAX_LEN});
     began = clock_mono_ms();
+    ask_start(&a, s);
+    ask_start(&large, s);
     ask_wait(&a, &f);
+    ask_wait(&large, &f);
     assert_int_equal(a.op.doc[0].result, ERR_TIMEOUT);
+    assert_int_equal(large.op.doc[0].result, ERR_TIMEOUT);
     assert_true(clock_mono_ms() - began < 2500); /* the library would wait for 3 s */
     server_signal(&server, SIGCONT);
     ask_done(&a);
+    ask_done(&large);
+    free(bytes);
     until_it_works();
 }
 
