@@ -166,7 +166,8 @@ static void mysql_end(void)
     server_done(&mysql);
 }
 
-static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_options[])
+static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_options[],
+                             void (*run)(struct server *s), const char *more)
 {
     static unsigned stores;
     unsigned port;
@@ -174,7 +175,7 @@ static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_
         return false;
     if (mysql.pid == 0) {
         (void)signal(SIGPIPE, SIG_IGN); /* as the program does */
-        server_mysql(&mysql);
+        run(&mysql);
         if (proxy_options != NULL)
             server_proxy(&mysql_proxy, mysql.port, proxy_options);
         (void)atexit(mysql_end);
@@ -182,25 +183,36 @@ static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_
     port = proxy_options != NULL ? mysql_proxy.port : mysql.port;
     return snprintf(url, BACKEND_URL_MAX,
                     "mysql://comfy:pa:ss%%20w%%40rd@127.0.0.1:%u/comfy?create=1&table=t%u"
-                    "&wait_ms=1000",
-                    port, ++stores) > 0;
+                    "&wait_ms=1000%s",
+                    port, ++stores, more) > 0;
 }
 
 static bool mysql_start(char url[BACKEND_URL_MAX])
 {
-    return mysql_start_with(url, NULL);
+    return mysql_start_with(url, NULL, server_mysql, "");
 }
 
 static bool mysql_slow_start(char url[BACKEND_URL_MAX])
 {
     static const char *const options[] = {"--delay-ms", "2", NULL};
-    return mysql_start_with(url, options);
+    return mysql_start_with(url, options, server_mysql, "");
 }
 
 static bool mysql_cut_start(char url[BACKEND_URL_MAX])
 {
     static const char *const options[] = {"--cut-every", "20", "80", NULL};
-    return mysql_start_with(url, options);
+    return mysql_start_with(url, options, server_mysql, "");
+}
+
+static bool mysql_tls_start(char url[BACKEND_URL_MAX])
+{
+    return mysql_start_with(url, NULL, server_mysql_tls, "&tls=require");
+}
+
+static bool mysql_tls_cut_start(char url[BACKEND_URL_MAX])
+{
+    static const char *const options[] = {"--cut-every", "20", "80", NULL};
+    return mysql_start_with(url, options, server_mysql_tls, "&tls=require");
 }
 
 static void mysql_read_only(bool on)
@@ -309,6 +321,8 @@ static const struct backend_row rows[] = {
     {"mysql", true, mysql_start, mysql_stop, NULL, &mysql, server_mysql, NULL},
     {"mysql_slow", true, mysql_slow_start, mysql_stop, NULL, &mysql, server_mysql, NULL},
     {"mysql_cut", true, mysql_cut_start, mysql_stop, NULL, &mysql, server_mysql, NULL},
+    {"mysql_tls", true, mysql_tls_start, mysql_stop, NULL, &mysql, server_mysql_tls, NULL},
+    {"mysql_tls_cut", true, mysql_tls_cut_start, mysql_stop, NULL, &mysql, server_mysql_tls, NULL},
     {"mysql_read_only", true, mysql_start, mysql_stop, NULL, &mysql, server_mysql, mysql_read_only},
 #endif
 };

@@ -309,7 +309,8 @@ void server_mysql(struct server *s)
 void server_mysql_tls(struct server *s)
 {
     char cert[BACKEND_URL_MAX + 32], key[BACKEND_URL_MAX + 32];
-    backend_make_dir(s->dir);
+    if (s->dir[0] == '\0')
+        backend_make_dir(s->dir);
     (void)snprintf(cert, sizeof(cert), "--ssl-cert=%s/cert.pem", s->dir);
     (void)snprintf(key, sizeof(key), "--ssl-key=%s/key.pem", s->dir);
     const char *const argv[] = {"openssl",
@@ -331,7 +332,8 @@ void server_mysql_tls(struct server *s)
                                 "-addext",
                                 "subjectAltName=DNS:localhost",
                                 NULL};
-    run_and_wait(s, argv);
+    if (access(strchr(cert, '=') + 1, R_OK) != 0)
+        run_and_wait(s, argv);
     mysql_run(s, cert, key);
 }
 
