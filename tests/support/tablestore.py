@@ -460,7 +460,7 @@ class Server:
         if ots["x-ots-contentmd5"] != base64.b64encode(hashlib.md5(body).digest()).decode():
             raise invalid("The MD5 of the body is wrong.")
 
-    def answer(self, operation, status, body, fault):
+    def answer(self, operation, status, body, fault, day):
         now = datetime.datetime.now(datetime.timezone.utc)
         now += datetime.timedelta(seconds=self.clock - (16 * 60 if fault == "late" else 0))
         if fault == "bad-crc" and len(body) > 20:
@@ -475,7 +475,7 @@ class Server:
         lines = "".join(f"{name}: {value}\r\n" for name, value in ots.items())
         if fault != "unsigned":
             text = "".join(f"{name}:{ots[name]}\n" for name in sorted(ots)) + "/" + operation
-            lines += f"Authorization: OTS {self.args.id}:{sha1(self.key(now.strftime('%Y%m%d')), text.encode())}\r\n"
+            lines += f"Authorization: OTS {self.args.id}:{sha1(self.key(day), text.encode())}\r\n"
         return f"HTTP/1.1 {status} X\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def fault(self, operation):
@@ -513,7 +513,7 @@ class Server:
                 print(operation, refusal, file=sys.stderr, flush=True)
             status, out = refusal.status, field(1, refusal.code.encode()) + field(2, refusal.message.encode())
             what = "unsigned" if refusal.code == "OTSAuthFailed" else what
-        text = self.answer(operation, status, out, what)
+        text = self.answer(operation, status, out, what, headers.get("x-ots-signdate", ""))
         if what in ("lose", "half"):
             return text[:len(text) // 2 if what == "half" else 0], False
         return text, True
