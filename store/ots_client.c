@@ -321,11 +321,17 @@ static bool fits_a_header(struct slice s)
     return s.len < HTTP_TARGET_MAX;
 }
 
+/* The platform names temporary keys so; without their token they are good for nothing. */
+static bool is_temporary(struct slice id)
+{
+    return slice_starts(id, SLICE("STS."));
+}
+
 enum err_code ots_client_credentials(struct ots_client *client, struct slice id,
                                      struct slice secret, struct slice token)
 {
     if (id.len == 0 || secret.len == 0 || !fits_a_header(id) || !fits_a_header(secret) ||
-        !fits_a_header(token))
+        !fits_a_header(token) || (is_temporary(id) && token.len == 0))
         return ERR_INVALID;
     if (client->generation > 0 && slice_is(id, client->id) && slice_is(secret, client->secret) &&
         slice_is(token, client->token))

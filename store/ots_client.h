@@ -47,8 +47,8 @@ struct ots_ask {
 
 struct ots_client *ots_client_new(uv_loop_t *loop, struct later *later,
                                   const struct ots_client_options *options);
-/* Used from the next attempt on. ERR_INVALID: id or secret is missing, or no header can have them;
- * then the old ones stay. */
+/* Used from the next attempt on. ERR_INVALID: id or secret is missing, or the token of an id that
+ * has one, or no header can have them; then the old ones stay. */
 enum err_code ots_client_credentials(struct ots_client *client, struct slice id,
                                      struct slice secret, struct slice token) MUST_CHECK;
 void ots_ask_start(struct ots_client *client, struct ots_ask *ask);

@@ -202,7 +202,9 @@ static enum err_code ots_open(struct store_backend **ret, uv_loop_t *loop, struc
     } else if (ots_client_credentials(b->place.client, slice_of(url->user), slice_of(url->password),
                                       SLICE_EMPTY) != ERR_OK) {
         ots_close(&b->base, 0, ots_on_unwanted_closed, NULL);
-        return err_set(err, ERR_INVALID, "store URL: key id and secret have no blanks");
+        return err_set(
+            err, ERR_INVALID,
+            "store URL: key id and secret have no blanks, and the id is no temporary one");
     }
     *ret = &b->base;
     return ERR_OK;

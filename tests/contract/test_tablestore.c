@@ -310,6 +310,8 @@ static void credentials_come_with_requests_and_change(void **state)
     assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
     give(r, "STS.2", "", "second+token");
     assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
+    give(r, "STS.2", "second/secret", "");
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
     give(r, "STS.2", "second\r\nsecret", "second+token");
     assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
     use_keys("STS.2 second/secret second+token");
@@ -632,6 +634,10 @@ static void bad_urls_are_refused(void **state)
         "ots://host.example/table?connections=0",
         "ots://host.example/table?tabel=x",
         "ots://host.example/table?instance=",
+        "ots://host.example/table?instance=a%0Ab",
+        "ots://host.example/table?instance=a%20",
+        "ots://host.example/table?sign=v4&region=a%09",
+        "ots://STS.1:s3cret@host.example/table",
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         struct store *s;
