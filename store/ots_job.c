@@ -79,7 +79,7 @@ enum err_code ots_job_fail(struct ots_job *job, enum ots_verdict verdict)
     struct err *err = &job->err;
     switch (verdict) {
     case OTS_LATE:
-        if (ask->maybe || clock_mono_ms() >= ask->give_up_at)
+        if (ask->maybe || clock_mono_ms() >= ots_ask_gives_up_at(ask))
             return err_set(err, ERR_TIMEOUT, "not answered in time");
         return err_set(err, ERR_CANCELLED, "not written: its time was over");
     case OTS_NO_TABLE:
@@ -98,7 +98,8 @@ void ots_job_ask(struct ots_job *job, const char *path, bool writes,
                  void (*done)(struct ots_ask *ask))
 {
     job->ask.path = path;
-    job->ask.give_up_at = job->op->started_ms + job->op->deadline_ms;
+    job->ask.asked_at = job->op->started_ms;
+    job->ask.patience_ms = &job->op->deadline_ms;
     job->ask.not_after_ms = writes ? job->op->not_after_ms : 0;
     job->ask.done = done;
     ots_ask_start(job->place->client, &job->ask);

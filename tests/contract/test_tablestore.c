@@ -272,6 +272,24 @@ static void an_attempt_that_hangs_is_not_the_last(void **state)
     ask_done(&a);
 }
 
+/* The process was frozen with a request in its hands. */
+static void who_was_frozen_waits_so_much_longer(void **state)
+{
+    struct room *r = *state;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "0"), ERR_OK);
+    steer("calm", "", NULL, 0);
+    fault("PutRow 2 throttled"); /* the pauses take 750 ms at least */
+    struct ask a = {.op = {.deadline_ms = 500}};
+    ask_add(&a, STORE_PUT, "k", "1");
+    ask_start(&a, r->s);
+    while (count_of("PutRow") == 0)
+        (void)uv_run(&r->f.loop, UV_RUN_NOWAIT);
+    store_thaw(r->s, LONG_MS);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.doc[0].result, ERR_OK);
+    ask_done(&a);
+}
+
 static void one_connection_serves_many_requests(void **state)
 {
     struct room *r = *state;
@@ -665,6 +683,7 @@ int main(void)
         TEST(a_create_that_is_never_answered_is_looked_at),
         TEST(past_its_moment_no_attempt_leaves),
         TEST(an_attempt_that_hangs_is_not_the_last),
+        TEST(who_was_frozen_waits_so_much_longer),
         TEST(one_connection_serves_many_requests),
         TEST(credentials_come_with_requests_and_change),
         TEST(a_refused_request_is_signed_anew_once),
