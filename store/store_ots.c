@@ -2,6 +2,7 @@
  *
  *     store_ots   the backend: its URL, its credentials, lists
  *       ots_job     documents; what follows what            ots_url
+ *         ots_sweep   what is left of a removed one
  *         ots_client  one request, signed, tried again
  *           ots_sign    headers and signatures                 ┐
  *           ots_reply   what an answer means                   │ pure

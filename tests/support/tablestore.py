@@ -10,11 +10,12 @@ conditions, and signs what it answers. With --data it keeps rows in a file, so t
 
 Tests steer it on the same port, unsigned: POST /~fault with "<operation or *> <times> <what>", what being one of
     busy, throttled, timeout (done, but says it may not be), error <status> <code>,
-    lose (done, then cut), half (done, then cut inside the answer), drop (cut), hang,
+    lose (done, then cut), half (done, then cut inside the answer), drop (cut), hang, held (until POST /~release),
     html, bad-md5, bad-crc, unsigned, late
     fine (no fault: it comes before others)
-and POST /~credentials "<id> <secret> [token]", POST /~calm (no faults, counts from 0), POST /~counts: lines of
+and POST /~credentials "<id> <secret> [token]", POST /~calm (no faults, counts from 0, clocks agree), POST /~counts: lines of
 "<operation> <requests>", "connections <number>" (of requests), "rows <number>" (of the newest table);
+POST /~forget "<beginning>": rows of the newest table whose keys begin so are gone;
 POST /~row "<table> <key>": the document in it, put together, or 404; POST /~older "<seconds>": everything was written
 so long before; POST /~clock "<seconds>": the server's is ahead of ours by so much; POST /~alien "<name>…": rows of other people in the newest table.
 """
@@ -414,7 +415,7 @@ class Server:
         self.requests = 0
         self.counts = {}
         self.connections = set()
-        self.connections = set()
+        self.released = asyncio.Event()
 
     def key(self, day):
         """What signs: the secret, or version 4's key of the day."""
@@ -498,6 +499,9 @@ class Server:
             self.check(operation, headers, body)
             if what == "hang":
                 await asyncio.sleep(3600)
+            if what == "held":
+                self.released.clear()
+                await self.released.wait()
             if what in ("drop", "html"):
                 page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>"
                 return page if what == "html" else b"", what == "html"
@@ -528,7 +532,7 @@ class Server:
             self.faults.clear()
             self.counts.clear()
             self.connections.clear()
-            self.clock = 0
+            self.clock = self.tables.skew = 0
         elif path == "/~clock":
             self.clock = int(words[0])
         elif path == "/~older":
@@ -536,6 +540,12 @@ class Server:
         elif path == "/~alien":
             newest = list(self.tables.tables.values())[-1]
             newest["rows"].update({name.encode(): {"o": (("INTEGER", 1), 1)} for name in words})
+        elif path == "/~release":
+            self.released.set()
+        elif path == "/~forget":
+            rows = list(self.tables.tables.values())[-1]["rows"]
+            for key in [key for key in rows if key.startswith(words[0].encode())]:
+                del rows[key]
         elif path == "/~row":
             found = self.tables.document(*words)
             head = "404 X" if found is None else "200 OK"
