@@ -39,3 +39,7 @@ if(STORE_MYSQL STREQUAL ON)
 elseif(STORE_MYSQL)
   pkg_check_modules(MARIADB IMPORTED_TARGET libmariadb)
 endif()
+# libmariadb's OpenSSL, where it has one: its list of errors is looked after (store_mysql_link.c).
+if(TARGET PkgConfig::MARIADB)
+  pkg_check_modules(CRYPTO IMPORTED_TARGET libcrypto)
+endif()

@@ -141,7 +141,8 @@ static void ask_judged(struct ots_ask *ask, enum ots_verdict verdict)
     uint64_t pause = verdict == OTS_NO_ENTRY ? 0 : pause_ms(verdict, ask->attempts);
     ask->maybe = ask->maybe || verdict == OTS_UNKNOWN || verdict == OTS_CORRUPT;
     ask->due_ms = clock_mono_ms() + pause;
-    if (client->closing || !ask_may_go_on(ask, verdict) || ask->due_ms >= ask->give_up_at) {
+    if (client->closing || !ask_may_go_on(ask, verdict) ||
+        ask->due_ms >= ots_ask_gives_up_at(ask)) {
         ask_end(ask, verdict);
         return;
     }
@@ -210,17 +211,19 @@ static void attempt_on_end(struct https_call *call, const struct err *err)
 static bool attempt_may_send(struct https_call *call)
 {
     const struct attempt *a = CONTAINER_OF(call, struct attempt, call);
+    const struct ots_ask *ask = a->ask;
     uint64_t now = clock_mono_ms();
-    return now < a->ask->give_up_at && (a->ask->not_after_ms == 0 || now <= a->ask->not_after_ms);
+    return now < ots_ask_gives_up_at(ask) && (ask->not_after_ms == 0 || now <= ask->not_after_ms);
 }
 
 static void attempt_set_times(struct attempt *a)
 {
     uint64_t now = clock_mono_ms();
+    uint64_t end = ots_ask_gives_up_at(a->ask);
     struct https_call *call = &a->call;
     call->connect_ms = CONNECT_MS;
     call->head_ms = call->idle_ms = HEAD_MS + a->ask->body.len / SEND_BYTES_PER_MS;
-    call->total_ms = (a->ask->give_up_at > now ? a->ask->give_up_at - now : 0) + GRACE_MS;
+    call->total_ms = (end > now ? end - now : 0) + GRACE_MS;
 }
 
 static void attempt_start(struct ots_ask *ask)
@@ -321,11 +324,17 @@ static bool fits_a_header(struct slice s)
     return s.len < HTTP_TARGET_MAX;
 }
 
+/* The platform names temporary keys so; without their token they are good for nothing. */
+static bool is_temporary(struct slice id)
+{
+    return slice_starts(id, SLICE("STS."));
+}
+
 enum err_code ots_client_credentials(struct ots_client *client, struct slice id,
                                      struct slice secret, struct slice token)
 {
     if (id.len == 0 || secret.len == 0 || !fits_a_header(id) || !fits_a_header(secret) ||
-        !fits_a_header(token))
+        !fits_a_header(token) || (is_temporary(id) && token.len == 0))
         return ERR_INVALID;
     if (client->generation > 0 && slice_is(id, client->id) && slice_is(secret, client->secret) &&
         slice_is(token, client->token))

@@ -27,8 +27,9 @@ struct ots_client_options { /* copied */
 struct ots_ask {
     const char *path; /* "/PutRow"; a literal */
     struct buf body;
-    uint64_t give_up_at;   /* on clock_mono_ms(): no attempt goes on beyond it */
-    uint64_t not_after_ms; /* the same, but for the moment at which the request leaves; 0: none */
+    uint64_t asked_at;           /* on clock_mono_ms() … */
+    const uint64_t *patience_ms; /* … no attempt goes on for longer; it may grow meanwhile */
+    uint64_t not_after_ms;       /* on that clock: when the request must have left; 0: none */
     void (*done)(struct ots_ask *ask);
 
     enum ots_verdict verdict; /* OTS_OK: the answer is there */
@@ -47,10 +48,14 @@ struct ots_ask {
 
 struct ots_client *ots_client_new(uv_loop_t *loop, struct later *later,
                                   const struct ots_client_options *options);
-/* Used from the next attempt on. ERR_INVALID: id or secret is missing, or no header can have them;
- * then the old ones stay. */
+/* Used from the next attempt on. ERR_INVALID: id or secret is missing, or the token of an id that
+ * has one, or no header can have them; then the old ones stay. */
 enum err_code ots_client_credentials(struct ots_client *client, struct slice id,
                                      struct slice secret, struct slice token) MUST_CHECK;
+static inline uint64_t ots_ask_gives_up_at(const struct ots_ask *ask)
+{
+    return ask->asked_at + *ask->patience_ms;
+}
 void ots_ask_start(struct ots_client *client, struct ots_ask *ask);
 /* Asks nothing: `done` comes with OTS_WRONG, and ask->err stays as it is. */
 void ots_ask_refuse(struct ots_client *client, struct ots_ask *ask);

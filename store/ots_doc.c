@@ -32,6 +32,21 @@ struct ots_name ots_name_of_part(const char *key, const char *set, unsigned i)
     return name;
 }
 
+struct ots_name ots_name_before_parts(const char *key)
+{
+    struct ots_name name;
+    (void)snprintf(name.text, sizeof(name.text), "-%s:", key);
+    return name;
+}
+
+struct ots_name ots_name_behind_parts(const char *key)
+{
+    struct ots_name name;
+    (void)snprintf(name.text, sizeof(name.text), "-%s;",
+                   key); /* it follows ':', and is in no key */
+    return name;
+}
+
 bool ots_key_of_name(struct slice name, char ret[STORE_KEY_MAX + 1])
 {
     if (name.len < 2 || name.ptr[0] != '~' || name.len - 1 + SUFFIX_LEN > STORE_KEY_MAX)

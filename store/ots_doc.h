@@ -7,7 +7,8 @@
  *     n  their length together
  *
  * Parts are rows of their own, "-<key>:<p>:<i>" with the bytes in `v`. They are there before the
- * document's row names them, and are never changed: a reader finds one version or another, whole.
+ * document's row names them, and are never changed: a reader finds one version or another, whole,
+ * or that the parts are gone, and then looks again.
  * A column may hold 2 MiB; smaller parts hold up the loop less.
  *
  * What lists need, the rows of "~task" keys, lies side by side behind all others. */
@@ -29,6 +30,9 @@ struct ots_name {
 };
 struct ots_name ots_name_of_key(const char *key);
 struct ots_name ots_name_of_part(const char *key, const char *set, unsigned i);
+/* All parts of a document, and nothing else, are between these two. */
+struct ots_name ots_name_before_parts(const char *key);
+struct ots_name ots_name_behind_parts(const char *key);
 /* False: not the row of a "~task" key. */
 bool ots_key_of_name(struct slice name, char ret[STORE_KEY_MAX + 1]);
 

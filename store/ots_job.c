@@ -3,7 +3,7 @@
  *     get      read the row [, its parts]
  *     put      [read which parts the row names, write new parts,] write the row [, drop the old]
  *     create   [write parts,] write the row if there is none; refused, or not answered: read it
- *     remove   read which parts the row names, delete the row [, drop them]
+ *     remove   look for parts, [read which of them the row names,] delete the row [, drop them]
  *
  * What stands in brackets is for documents of more than one row. The server itself compares orders
  * (a condition on a column) and sees to it that a create finds no row. When a create is refused or
@@ -11,13 +11,19 @@
  * bytes hold a nonce.
  *
  * A set of parts that a row has ceased to name is never named again, so whoever saw it there and
- * then wrote or deleted the row may drop it. A writer that dies between parts and row leaves parts
- * that nobody names; a table with a ttl loses them. */
+ * then wrote or deleted the row may drop it, and a reader whose parts go meanwhile looks again. Who
+ * fails before a row can name his parts drops them himself.
+ *
+ * What stays is of no use to anybody, and goes with the document (ots_sweep.c) or with the ttl of
+ * the table: parts of a writer that was killed before it had written the row, of a write whose fate
+ * is not known, of two who replaced the same version at once, and of a version that a small one
+ * replaced: to read what a write is about to replace would make each one cost twice. */
 #include "ots_job.h"
 
 #include "codec.h"
 #include "log.h"
 #include "ots_message.h"
+#include "ots_sweep.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +48,7 @@ struct ots_job *ots_job_new(const struct ots_place *place, struct store_op *op)
     job->place = place;
     job->op = op;
     buf_init(&job->from, SIZE_MAX);
+    buf_init(&job->parts, SIZE_MAX);
     buf_init(&job->value, STORE_VALUE_MAX);
     return job;
 }
@@ -51,6 +58,7 @@ void ots_job_end(struct ots_job *job)
     struct store_op *op = job->op;
     ots_list_done(&job->list);
     buf_done(&job->from);
+    buf_done(&job->parts);
     buf_done(&job->value);
     free(job);
     store_op_done(op);
@@ -79,7 +87,7 @@ enum err_code ots_job_fail(struct ots_job *job, enum ots_verdict verdict)
     struct err *err = &job->err;
     switch (verdict) {
     case OTS_LATE:
-        if (ask->maybe || clock_mono_ms() >= ask->give_up_at)
+        if (ask->maybe || clock_mono_ms() >= ots_ask_gives_up_at(ask))
             return err_set(err, ERR_TIMEOUT, "not answered in time");
         return err_set(err, ERR_CANCELLED, "not written: its time was over");
     case OTS_NO_TABLE:
@@ -98,7 +106,8 @@ void ots_job_ask(struct ots_job *job, const char *path, bool writes,
                  void (*done)(struct ots_ask *ask))
 {
     job->ask.path = path;
-    job->ask.give_up_at = job->op->started_ms + job->op->deadline_ms;
+    job->ask.asked_at = job->op->started_ms;
+    job->ask.patience_ms = &job->op->deadline_ms;
     job->ask.not_after_ms = writes ? job->op->not_after_ms : 0;
     job->ask.done = done;
     ots_ask_start(job->place->client, &job->ask);
@@ -114,18 +123,6 @@ static void job_ask_row(struct ots_job *job, const char *name, const char *const
     ots_get_body(&job->ask.body, job->place->table, buf_slice(&key), columns);
     buf_done(&key);
     ots_job_ask(job, "/GetRow", false, done);
-}
-
-static void job_ask_delete(struct ots_job *job, const char *name, void (*done)(struct ots_ask *ask))
-{
-    struct ots_condition condition = {OTS_IGNORE, NULL, 0};
-    struct buf row;
-    buf_init(&row, SIZE_MAX);
-    buf_init(&job->ask.body, SIZE_MAX);
-    ots_key_write(&row, name, true);
-    ots_write_body(&job->ask.body, job->place->table, buf_slice(&row), &condition);
-    buf_done(&row);
-    ots_job_ask(job, "/DeleteRow", true, done);
 }
 
 static void job_ask_put(struct ots_job *job, const char *name, const struct ots_doc *doc,
@@ -175,6 +172,7 @@ bool ots_job_makes_table(struct ots_job *job)
 
 /* --- reading --------------------------------------------------------------------------------- */
 
+static void job_on_row_read(struct ots_ask *ask);
 static void job_on_part_read(struct ots_ask *ask);
 
 static void job_read_end(struct ots_job *job, enum err_code code)
@@ -190,12 +188,24 @@ static void job_read_part(struct ots_job *job)
     job_ask_row(job, name.text, ots_doc_columns, job_on_part_read);
 }
 
-/* What it says about the verdict of a read; an answer that was damaged twice is no document. */
+static void job_read_row(struct ots_job *job)
+{
+    job_ask_row(job, ots_name_of_key(job_doc(job)->key).text, ots_doc_columns, job_on_row_read);
+}
+
+/* Whoever replaces a document drops its parts while others read them: then its row names others.
+ * Each time round there was a newer version, and the op's own end is theirs, too. */
+static void job_read_again(struct ots_job *job)
+{
+    memcpy(job->lost, job->set, sizeof(job->lost));
+    buf_reset(&job->value);
+    job_read_row(job);
+}
+
+/* An answer that was damaged says nothing of what is stored. */
 static enum err_code job_read_code(struct ots_job *job)
 {
-    if (job->ask.verdict == OTS_OK)
-        return ERR_OK;
-    return job->ask.verdict == OTS_CORRUPT ? ERR_CORRUPT : ots_job_fail(job, job->ask.verdict);
+    return job->ask.verdict == OTS_OK ? ERR_OK : ots_job_fail(job, job->ask.verdict);
 }
 
 static void job_on_part_read(struct ots_ask *ask)
@@ -206,14 +216,14 @@ static void job_on_part_read(struct ots_ask *ask)
     enum err_code code = job_read_code(job);
     if (code == ERR_OK)
         code = ots_doc_read(buf_slice(&ask->answer), name.text, &part);
-    if (code == ERR_NOT_FOUND)
-        code = ERR_CORRUPT; /* its row names it */
     if (code == ERR_OK &&
         (part.len > job->len - job->value.len || buf_append(&job->value, part.bytes) != ERR_OK))
         code = ERR_CORRUPT;
     buf_done(&ask->answer);
     job->part++;
-    if (code != ERR_OK || job->value.len == job->len)
+    if (code == ERR_NOT_FOUND)
+        job_read_again(job);
+    else if (code != ERR_OK || job->value.len == job->len)
         job_read_end(job, code);
     else if (job->part == part_count(job->len))
         job_read_end(job, ERR_CORRUPT);
@@ -233,6 +243,8 @@ static void job_on_row_read(struct ots_ask *ask)
     if (code == ERR_OK && buf_append(&job->value, doc.bytes) != ERR_OK)
         code = ERR_CORRUPT;
     buf_done(&ask->answer);
+    if (code == ERR_OK && doc.set[0] != '\0' && strcmp(doc.set, job->lost) == 0)
+        code = ERR_CORRUPT; /* it still names what is not there */
     if (code != ERR_OK || doc.set[0] == '\0') {
         job_read_end(job, code);
         return;
@@ -246,8 +258,9 @@ static void job_on_row_read(struct ots_ask *ask)
 static void job_read(struct ots_job *job, void (*on_read)(struct ots_job *job, enum err_code code))
 {
     buf_reset(&job->value);
+    job->lost[0] = '\0';
     job->on_read = on_read;
-    job_ask_row(job, ots_name_of_key(job_doc(job)->key).text, ots_doc_columns, job_on_row_read);
+    job_read_row(job);
 }
 
 static void job_get_end(struct ots_job *job, enum err_code code)
@@ -276,8 +289,8 @@ static void job_on_dropped(struct ots_ask *ask)
 static void job_drop_next(struct ots_job *job)
 {
     if (job->part < part_count(job->dropped_len))
-        job_ask_delete(job, ots_name_of_part(job_doc(job)->key, job->dropped, job->part).text,
-                       job_on_dropped);
+        ots_job_ask_delete(job, ots_name_of_part(job_doc(job)->key, job->dropped, job->part).text,
+                           false, job_on_dropped);
     else
         job_end_doc(job, job->result);
 }
@@ -294,14 +307,23 @@ static void job_drop(struct ots_job *job, const char set[OTS_SET_LEN + 1], size_
 
 /* --- creating -------------------------------------------------------------------------------- */
 
+/* Fails; parts whose row was not written, and will not be, are dropped. */
+static void job_fail_write(struct ots_job *job)
+{
+    enum err_code code = ots_job_fail(job, job->ask.verdict);
+    size_t len = job_doc(job)->value->len;
+    job_drop(job, job->set, job->ask.maybe ? 0 : len, code);
+}
+
 /* Whose is the row that a create found, or perhaps made? Parts of ours that it does not name are
- * dropped; job->old_set has kept their name. */
+ * dropped; job->old_set has kept their name. (An earlier op of the same bytes has its own.) */
 static void job_on_compared(struct ots_job *job, enum err_code code)
 {
     struct store_doc *doc = job_doc(job);
     struct err *err = &job->err;
+    bool named = strcmp(job->set, job->old_set) == 0;
     if (code == ERR_OK && slice_eq(buf_slice(&job->value), blob_slice(doc->value)))
-        job_end_doc(job, ERR_OK);
+        job_drop(job, job->old_set, named ? 0 : doc->value->len, ERR_OK);
     else if (code == ERR_OK || (job->was_refused && code == ERR_NOT_FOUND))
         job_drop(job, job->old_set, doc->value->len,
                  err_set(err, ERR_EXISTS, "another one exists"));
@@ -321,7 +343,10 @@ static void job_on_created(struct ots_ask *ask)
         job_read(job, job_on_compared);
         return;
     }
-    job_end_doc(job, ask->verdict == OTS_OK ? ERR_OK : ots_job_fail(job, ask->verdict));
+    if (ask->verdict == OTS_OK)
+        job_end_doc(job, ERR_OK);
+    else
+        job_fail_write(job);
 }
 
 /* --- writing --------------------------------------------------------------------------------- */
@@ -338,7 +363,7 @@ static void job_on_put(struct ots_ask *ask)
     else if (ask->verdict == OTS_REFUSED)
         job_drop(job, job->set, job_doc(job)->value->len, ERR_OK);
     else
-        job_end_doc(job, ots_job_fail(job, ask->verdict));
+        job_fail_write(job);
 }
 
 static void job_write_row(struct ots_job *job)
@@ -367,7 +392,8 @@ static void job_on_part_written(struct ots_ask *ask)
         return;
     buf_done(&ask->answer);
     if (ask->verdict != OTS_OK)
-        job_end_doc(job, ots_job_fail(job, ask->verdict));
+        job_drop(job, job->set, (size_t)(job->part + ask->maybe) * OTS_PART_MAX,
+                 ots_job_fail(job, ask->verdict));
     else if (++job->part < part_count(job_doc(job)->value->len))
         job_write_part(job);
     else
@@ -411,6 +437,11 @@ static void job_on_removed(struct ots_ask *ask)
         job_end_doc(job, ots_job_fail(job, ask->verdict));
 }
 
+static void job_delete_row(struct ots_job *job)
+{
+    ots_job_ask_delete(job, ots_name_of_key(job_doc(job)->key).text, true, job_on_removed);
+}
+
 /* Which parts does the row name that is about to go? Whatever else is wrong with it is no matter.
  */
 static void job_on_old_read(struct ots_ask *ask)
@@ -430,9 +461,24 @@ static void job_on_old_read(struct ots_ask *ask)
     if (ask->verdict != OTS_OK)
         job_end_doc(job, ots_job_fail(job, ask->verdict));
     else if (doc->verb == STORE_REMOVE)
-        job_ask_delete(job, name.text, job_on_removed);
+        ots_sweep_drop(job, job_delete_row);
     else
         job_write(job);
+}
+
+static void job_read_old(struct ots_job *job)
+{
+    job_ask_row(job, ots_name_of_key(job_doc(job)->key).text, set_columns, job_on_old_read);
+}
+
+static void job_on_looked(struct ots_job *job, enum err_code code)
+{
+    if (code == ERR_OK)
+        job_read_old(job);
+    else if (code == ERR_NOT_FOUND)
+        job_delete_row(job);
+    else
+        job_end_doc(job, code);
 }
 
 void ots_job_start_doc(struct ots_job *job)
@@ -444,8 +490,10 @@ void ots_job_start_doc(struct ots_job *job)
     job->old_set[0] = '\0';
     if (doc->verb == STORE_GET)
         job_read(job, job_get_end);
-    else if (doc->verb == STORE_REMOVE || (doc->verb == STORE_PUT && is_large))
-        job_ask_row(job, ots_name_of_key(doc->key).text, set_columns, job_on_old_read);
+    else if (doc->verb == STORE_REMOVE)
+        ots_sweep_look(job, job_on_looked);
+    else if (doc->verb == STORE_PUT && is_large)
+        job_read_old(job);
     else
         job_write(job);
 }

@@ -29,6 +29,7 @@ struct ots_job {
     char set[OTS_SET_LEN + 1]; /* its parts */
     size_t len;
     unsigned part;
+    char lost[OTS_SET_LEN + 1];    /* parts that were not there; "": none */
     char old_set[OTS_SET_LEN + 1]; /* those of the version that is replaced; "": none */
     size_t old_len;
 
@@ -40,6 +41,12 @@ struct ots_job {
 
     struct ots_list list;
     struct buf from; /* the row with which a list goes on */
+
+    /* when a document is removed: see ots_sweep.h */
+    struct buf parts; /* names of old ones, each with its NUL */
+    size_t swept;     /* so far into them */
+    void (*looked)(struct ots_job *job, enum err_code code);
+    void (*dropped_all)(struct ots_job *job);
 };
 
 struct ots_job *ots_job_new(const struct ots_place *place, struct store_op *op);
@@ -50,6 +57,9 @@ void ots_job_start_doc(struct ots_job *job);
 /* Asks for job->ask.body; `done` follows. writes: nothing leaves beyond the op's not_after_ms. */
 void ots_job_ask(struct ots_job *job, const char *path, bool writes,
                  void (*done)(struct ots_ask *ask));
+/* is_seen: by others, so that there is a moment after which it must not go any more. */
+void ots_job_ask_delete(struct ots_job *job, const char *name, bool is_seen,
+                        void (*done)(struct ots_ask *ask));
 /* After an answer, before anything else is made of it. True: the table is being made, and
  * job->restart() follows, or the end. */
 bool ots_job_makes_table(struct ots_job *job);

@@ -1,6 +1,7 @@
 /* Not every answer is the service's: gateways in between have pages of their own, which must not be
- * read as messages. The service's have a request id. Successes and errors are checked alike, but
- * for refused credentials: who has no key of ours cannot sign with it. */
+ * read as messages. The service's have a request id. Successes and errors are checked alike, with
+ * two exceptions: refused credentials are not signed, as who has no key of ours cannot sign with
+ * it; and an error need not have a checksum, which the vendor's own clients do not ask of it. */
 #include "ots_reply.h"
 
 #include "ots_message.h"
@@ -86,6 +87,12 @@ static enum ots_verdict judge_error(const struct ots_reply *reply, const struct 
     return verdict;
 }
 
+static bool is_damaged(const struct ots_reply *reply, bool is_good)
+{
+    bool is_sealed = http_headers_count(reply->headers, "x-ots-contentmd5") > 0;
+    return (is_good || is_sealed) && !ots_is_whole(reply->headers, reply->body);
+}
+
 enum ots_verdict ots_judge(const struct ots_reply *reply, const struct ots_asked *asked,
                            struct err *err)
 {
@@ -93,14 +100,14 @@ enum ots_verdict ots_judge(const struct ots_reply *reply, const struct ots_asked
     struct slice code, message;
     if (http_headers_count(reply->headers, "x-ots-requestid") == 0)
         return judge_foreign(reply, err);
-    if (!ots_is_whole(reply->headers, reply->body) ||
+    if (is_damaged(reply, is_good) ||
         (!is_good && ots_error_read(reply->body, &code, &message) != ERR_OK)) {
         (void)err_set(err, ERR_CORRUPT, "an answer was damaged on its way");
         return OTS_CORRUPT;
     }
     bool no_entry = !is_good && slice_is(code, "OTSAuthFailed");
     if (asked->plain && !no_entry &&
-        !(ots_is_genuine(reply->headers, asked->signer, asked->path) &&
+        !(ots_is_genuine(reply->headers, asked->signer, asked->path, asked->wall_ms) &&
           ots_is_timely(reply->headers, asked->wall_ms))) {
         (void)err_set(err, ERR_CORRUPT, "an answer is not signed as Tablestore signs, or not now");
         return OTS_CORRUPT;

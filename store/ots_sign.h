@@ -23,10 +23,10 @@ enum err_code ots_sign(struct http_headers *headers, const struct ots_signer *si
 
 /* Does x-ots-contentmd5 fit the body? */
 bool ots_is_whole(const struct http_headers *headers, struct slice body);
-/* For plain HTTP, where nobody else vouches for an answer: is it signed with our secret, and was it
- * sent less than a quarter of an hour from our now? */
+/* For plain HTTP, where nobody else vouches for an answer: is it signed with what the request of
+ * that moment was signed with, and was it sent less than a quarter of an hour from then? */
 bool ots_is_genuine(const struct http_headers *headers, const struct ots_signer *signer,
-                    const char *path);
+                    const char *path, uint64_t wall_ms);
 bool ots_is_timely(const struct http_headers *headers, uint64_t wall_ms);
 
 #endif

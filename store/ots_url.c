@@ -54,6 +54,15 @@ static enum err_code check_place(const struct store_url *url, struct err *err)
     return ERR_OK;
 }
 
+/* Goes into a header, and is signed as it stands there. */
+static bool fits_a_header(const char *text)
+{
+    for (size_t i = 0; text[i] != '\0'; i++)
+        if (text[i] <= ' ' || text[i] > '~')
+            return false;
+    return text[0] != '\0';
+}
+
 /* One of two words: is it the second? The first is what is meant where nothing is said. */
 static enum err_code param_word(struct store_url *url, const char *name, const char *const words[2],
                                 bool *ret, struct err *err)
@@ -78,9 +87,9 @@ static enum err_code read_names(struct ots_url *u, struct store_url *url, bool i
         u->instance = label_of(url->host, 0);
     if (u->region == NULL)
         u->region = label_of(url->host, 1);
-    if (u->instance == NULL || u->instance[0] == '\0')
+    if (u->instance == NULL || !fits_a_header(u->instance))
         return err_set(err, ERR_INVALID, "store URL: this host needs instance=");
-    if (is_v4 && (u->region == NULL || u->region[0] == '\0'))
+    if (is_v4 && (u->region == NULL || !fits_a_header(u->region)))
         return err_set(err, ERR_INVALID, "store URL: sign=v4 needs region=");
     if (!is_v4) {
         free(u->region);

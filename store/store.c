@@ -71,8 +71,10 @@ void store_note_timeout(struct store *s, const struct store_op *op, const struct
 }
 
 /* What says nothing about the backend changes nothing: a value too large, a corrupt document, a
- * list that took too long (it may be long). */
-void store_note_end(struct store *s, const struct store_op *op, enum err_code outcome)
+ * list that took too long (it may be long). What was given up has been counted; that it failed is
+ * no news if others have succeeded since, and else perhaps a better reason. */
+void store_note_end(struct store *s, const struct store_op *op, enum err_code outcome,
+                    bool given_up)
 {
     for (unsigned i = 0; i < op->n; i++) {
         enum err_code result = op->doc[i].result;
@@ -85,7 +87,9 @@ void store_note_end(struct store *s, const struct store_op *op, enum err_code ou
         store_note_good(s, op);
         return;
     }
-    s->stats.failures++;
+    if (given_up && s->healthy)
+        return;
+    s->stats.failures += !given_up;
     if (outcome == ERR_UNAVAILABLE || outcome == ERR_IO ||
         (outcome == ERR_TIMEOUT && op->page == NULL))
         store_note_bad(s, op, &op->err);

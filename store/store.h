@@ -126,7 +126,7 @@ void store_touch(struct store_live *live);
 void store_live_end(struct store_live *live, void (*done)(struct store_live *live));
 
 /* Keys of a cloud's that come from outside and are replaced from time to time, for the backend that
- * signs with them; for the others nothing happens. Copied. What lacks id or secret is ignored. */
+ * signs with them; for the others nothing happens. Copied. What lacks a part is ignored. */
 struct store_credentials {
     struct slice id, secret, token;
 };

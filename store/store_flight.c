@@ -328,7 +328,7 @@ void store_op_done(struct store_op *op)
         s->listing = false;
     else
         s->running--;
-    store_note_end(s, op, flight_outcome(op));
+    store_note_end(s, op, flight_outcome(op), f->told);
     if (!f->told)
         flight_tell_results(f);
     flight_end(f);

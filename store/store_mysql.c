@@ -251,6 +251,7 @@ static void sql_note_failure(struct sql_backend *b, const struct sql_link *l)
 {
     uint64_t now = clock_mono_ms();
     uint64_t pause = PAUSE_MAX_MS;
+    uint64_t patience;
     uint16_t jitter;
     if (b->down_since == 0 && sql_connected(b) == 0)
         b->down_since = now;
@@ -261,9 +262,13 @@ static void sql_note_failure(struct sql_backend *b, const struct sql_link *l)
     b->jobs.why = l->err;
     random_bytes(&jitter, sizeof(jitter));
     b->not_before_ms = now + pause / 2 + jitter % (pause / 2 + 1);
+    patience = b->down_since + b->options.wait_ms;
+    if (!l->is_hard && b->down_since != 0 && now < patience && b->not_before_ms > patience)
+        b->not_before_ms = patience; /* the last try before those who wait are told */
 }
 
-/* A connection that was lost, or not used, is no failure: it is made again when it is wanted. */
+/* A connection that was lost, or not used, is no failure: it is made again when it is wanted, at
+ * once if it was the only one that was given. */
 static void sql_on_link_changed(struct sql_link *l)
 {
     struct sql_backend *b = CONTAINER_OF(l, struct sql_lane, link)->b;
@@ -275,6 +280,8 @@ static void sql_on_link_changed(struct sql_link *l)
             purge_start(b); /* the first connection */
     } else if (l->is_refused) {
         sql_note_failure(b, l);
+    } else if (b->down_since == 0 && sql_connected(b) == 0) {
+        b->failures = 0;
     }
     later_add(b->jobs.later, &b->jobs.turn);
 }

@@ -7,9 +7,14 @@
 
 #include "store_mysql_lib.h"
 
+#include <fcntl.h>
+#ifdef STORE_MYSQL_OPENSSL
+#include <openssl/err.h>
+#endif
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 static void link_go_on(struct sql_link *l, int waits);
 
@@ -69,10 +74,10 @@ static void link_on_poll_closed(uv_handle_t *handle)
 {
     struct sql_link *l = handle->data;
     l->polls = false;
+    (void)close(l->fd);
     link_say_goodbye(l);
 }
 
-/* The descriptor is the library's, which closes it: not before the loop has let go of it. */
 static void link_end(struct sql_link *l)
 {
     ASSERT(l->state == SQL_IDLE || l->state == SQL_BUSY);
@@ -107,6 +112,23 @@ static void link_be_idle(struct sql_link *l)
     link_rest(l, SQL_IDLE);
 }
 
+/* The library closes its descriptor in the middle of a call, when it sees that the connection is
+ * lost; the number is soon somebody else's, and whatever the loop does to it is done to him. So the
+ * loop has a descriptor of its own. */
+static bool link_poll(struct sql_link *l)
+{
+    l->fd = fcntl(mysql_get_socket(l->my), F_DUPFD_CLOEXEC, 0);
+    if (l->fd < 0)
+        return false;
+    if (uv_poll_init(l->needs.loop, &l->poll, l->fd) != 0) {
+        (void)close(l->fd);
+        return false;
+    }
+    l->poll.data = l;
+    l->polls = true;
+    return true;
+}
+
 static void link_on_connected(struct work *w)
 {
     struct sql_link *l = CONTAINER_OF(w, struct sql_link, job);
@@ -121,14 +143,12 @@ static void link_on_connected(struct work *w)
         link_say_goodbye(l);
         return;
     }
-    if (uv_poll_init(l->needs.loop, &l->poll, mysql_get_socket(l->my)) != 0) {
-        (void)err_set(&l->err, ERR_UNAVAILABLE, "the loop takes no more descriptors");
+    if (!link_poll(l)) {
+        (void)err_set(&l->err, ERR_UNAVAILABLE, "there are no more descriptors");
         l->is_refused = true;
         link_say_goodbye(l);
         return;
     }
-    l->poll.data = l;
-    l->polls = true;
     l->is_new = true;
     l->connected_ms = clock_mono_ms();
     link_be_idle(l);
@@ -200,7 +220,7 @@ static enum sql_outcome link_take_value(struct sql_link *l, MYSQL_STMT *stmt)
                        .length = &len,
                        .is_null = &is_null,
                        .buffer_length = 0};
-    if (mysql_stmt_bind_result(stmt, &bind) != 0)
+    if (mysql_stmt_field_count(stmt) != 1 || mysql_stmt_bind_result(stmt, &bind) != 0)
         return SQL_LOST;
     int got = mysql_stmt_fetch(stmt);
     if (got == MYSQL_NO_DATA)
@@ -237,7 +257,7 @@ static enum sql_outcome link_take_page(struct sql_link *l, MYSQL_STMT *stmt)
     struct store_page *page = l->page;
     page->count = 0;
     page->next[0] = '\0';
-    if (mysql_stmt_bind_result(stmt, bind) != 0)
+    if (mysql_stmt_field_count(stmt) != ARRAY_LEN(bind) || mysql_stmt_bind_result(stmt, bind) != 0)
         return SQL_LOST;
     while (mysql_stmt_fetch(stmt) == 0) {
         if (page->count == page->limit) {
@@ -275,9 +295,20 @@ static void link_succeed(struct sql_link *l)
     link_finish(l, outcome);
 }
 
+/* OpenSSL has one list of errors for all connections of a thread, and takes what stands there for
+ * the reason why a call came back. Connector/C 3.3 does not clear it before a call: after a server
+ * has hung up on one connection, each other one would be lost as soon as it has to wait. */
+static void link_forget_errors(void)
+{
+#ifdef STORE_MYSQL_OPENSSL
+    ERR_clear_error();
+#endif
+}
+
 static int link_continue(struct sql_link *l, int ready)
 {
     MYSQL_STMT *stmt = l->stmt[l->statement];
+    link_forget_errors();
     return l->storing ? mysql_stmt_store_result_cont(&l->failed, stmt, ready)
                       : mysql_stmt_execute_cont(&l->failed, stmt, ready);
 }
@@ -344,6 +375,7 @@ void sql_link_start(struct sql_link *l, enum sql_statement statement,
     deadline_clear(&l->unused);
     deadline_set(l->needs.deadlines, SQL_CLASS_SILENCE, &l->silence);
     deadline_set(l->needs.deadlines, SQL_CLASS_STATEMENT, &l->statement_end);
+    link_forget_errors();
     if (mysql_stmt_bind_param(stmt, bind) != 0)
         link_fail(l);
     else
@@ -355,7 +387,7 @@ void sql_link_start(struct sql_link *l, enum sql_statement statement,
 /* The library notices, and ends its call in good order. */
 static void link_cut(struct sql_link *l)
 {
-    (void)shutdown(mysql_get_socket(l->my), SHUT_RDWR);
+    (void)shutdown(l->fd, SHUT_RDWR);
 }
 
 static void link_on_silence(struct deadline *d)

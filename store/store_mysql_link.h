@@ -117,7 +117,8 @@ struct sql_link {
     uint64_t connected_ms, idle_ms; /* since when */
     bool is_new;                    /* no statement yet */
     uv_poll_t poll;
-    bool polls; /* the handle is open */
+    int fd;     /* the loop's, of the same socket */
+    bool polls; /* the handle and fd are open */
     enum sql_statement statement;
     bool storing; /* the second step: rows are read */
     int failed;   /* what the library's call came to */

@@ -38,6 +38,13 @@ static const char sql_table[] =
     "expires_us BIGINT NOT NULL,"
     "PRIMARY KEY(doc_key),KEY newest(listed_us,doc_key),KEY expired(expires_us)) ENGINE=InnoDB";
 
+/* What a server finds in them: '?', and columns of the answer. */
+static const struct {
+    unsigned params, columns;
+} sql_shape[SQL_STATEMENTS] = {
+    [SQL_PUT] = {6, 0},    [SQL_CREATE] = {6, 0}, [SQL_GET] = {1, 1},
+    [SQL_REMOVE] = {2, 0}, [SQL_EXPIRE] = {1, 0}, [SQL_LIST] = {4, 2},
+};
 /* '@' stands for the table. */
 static const char *const sql_text[SQL_STATEMENTS] = {
     [SQL_PUT] = INSERT
@@ -137,6 +144,13 @@ static enum err_code sql_fail(MYSQL *my, struct err *err)
     return err_set(err, ERR_UNAVAILABLE, "%s", mysql_error(my));
 }
 
+/* Of a connection that stood: what goes wrong with its TLS is that it was lost. */
+static unsigned sql_number(MYSQL *my)
+{
+    unsigned number = mysql_errno(my);
+    return number == CR_SSL_CONNECTION_ERROR ? CR_SERVER_LOST : number;
+}
+
 static void sql_set_up(MYSQL *my, const struct sql_options *o)
 {
     unsigned timeout = SQL_CONNECT_S;
@@ -186,7 +200,7 @@ static MYSQL *sql_connect(const struct sql_options *o, unsigned *ret_number, str
         *ret_number = CR_SSL_CONNECTION_ERROR;
         (void)err_set(err, ERR_UNAVAILABLE, "the server does not speak TLS");
     } else if (connected == NULL || !sql_greet(my)) {
-        *ret_number = mysql_errno(my);
+        *ret_number = connected == NULL ? mysql_errno(my) : sql_number(my);
         (void)sql_fail(my, err);
     } else {
         return my;
@@ -246,6 +260,10 @@ static enum err_code sql_prepare(struct sql_link *l, struct err *err)
         buf_done(&sql);
         if (failed != 0)
             return sql_fail(l->my, err);
+        /* Who believes other numbers reads and writes beyond what is bound. */
+        if (mysql_stmt_param_count(l->stmt[i]) != sql_shape[i].params ||
+            mysql_stmt_field_count(l->stmt[i]) != sql_shape[i].columns)
+            return err_set(err, ERR_UNAVAILABLE, "the server understands statements otherwise");
     }
     return ERR_OK;
 }
@@ -284,7 +302,7 @@ void sql_connect_work(struct sql_link *l)
         return;
     }
     if (sql_prepare_or_create(l, &l->err) != ERR_OK || sql_ask_server(l, &l->err) != ERR_OK) {
-        l->is_hard = sql_is_hard(mysql_errno(l->my));
+        l->is_hard = sql_is_hard(sql_number(l->my));
         sql_close_work(l);
         return;
     }

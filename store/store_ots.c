@@ -2,6 +2,7 @@
  *
  *     store_ots   the backend: its URL, its credentials, lists
  *       ots_job     documents; what follows what            ots_url
+ *         ots_sweep   what is left of a removed one
  *         ots_client  one request, signed, tried again
  *           ots_sign    headers and signatures                 ┐
  *           ots_reply   what an answer means                   │ pure
@@ -202,7 +203,9 @@ static enum err_code ots_open(struct store_backend **ret, uv_loop_t *loop, struc
     } else if (ots_client_credentials(b->place.client, slice_of(url->user), slice_of(url->password),
                                       SLICE_EMPTY) != ERR_OK) {
         ots_close(&b->base, 0, ots_on_unwanted_closed, NULL);
-        return err_set(err, ERR_INVALID, "store URL: key id and secret have no blanks");
+        return err_set(
+            err, ERR_INVALID,
+            "store URL: key id and secret have no blanks, and the id is no temporary one");
     }
     *ret = &b->base;
     return ERR_OK;

@@ -82,7 +82,8 @@ struct store {
 enum err_code store_open_with(struct store **ret, const struct store_ops *ops, uv_loop_t *loop,
                               struct later *later, const char *url, struct err *err) MUST_CHECK;
 void store_wake(struct store *s); /* a turn is due */
-void store_note_end(struct store *s, const struct store_op *op, enum err_code outcome);
+void store_note_end(struct store *s, const struct store_op *op, enum err_code outcome,
+                    bool given_up);
 void store_note_timeout(struct store *s, const struct store_op *op, const struct err *why);
 
 /* store_flight.c */

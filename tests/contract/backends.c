@@ -1,9 +1,11 @@
 #include "backends.h"
 
 #include "base.h"
+#include "fault.h"
 #include "servers.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <ftw.h>
 #include <signal.h>
 #include <stdio.h>
@@ -49,8 +51,24 @@ static bool file4_start(char url[BACKEND_URL_MAX])
     return file_start_threads(url, 4);
 }
 
+/* Each link is made and then denied, as when the answer was lost and the request came twice. */
+static bool file_lost_start(char url[BACKEND_URL_MAX])
+{
+    fault_arm(FAULT_LINK, 1, EEXIST, true, true);
+    return file_start(url);
+}
+
+static void file_full(bool on)
+{
+    if (on)
+        fault_arm(FAULT_WRITE, 1, ENOSPC, true, false);
+    else
+        (void)fault_disarm();
+}
+
 static void file_stop(void)
 {
+    (void)fault_disarm();
     backend_remove_dir(dir_of_row);
 }
 
@@ -128,6 +146,11 @@ static bool redis_cut_start(char url[BACKEND_URL_MAX])
     return redis_start_with(url, options);
 }
 
+static void redis_full(bool on)
+{
+    (void)server_redis_say(&redis, on ? "CONFIG SET maxmemory 1" : "CONFIG SET maxmemory 0");
+}
+
 static void redis_stop(void)
 {
 }
@@ -143,7 +166,8 @@ static void mysql_end(void)
     server_done(&mysql);
 }
 
-static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_options[])
+static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_options[],
+                             void (*run)(struct server *s), const char *more)
 {
     static unsigned stores;
     unsigned port;
@@ -151,7 +175,7 @@ static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_
         return false;
     if (mysql.pid == 0) {
         (void)signal(SIGPIPE, SIG_IGN); /* as the program does */
-        server_mysql(&mysql);
+        run(&mysql);
         if (proxy_options != NULL)
             server_proxy(&mysql_proxy, mysql.port, proxy_options);
         (void)atexit(mysql_end);
@@ -159,25 +183,41 @@ static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_
     port = proxy_options != NULL ? mysql_proxy.port : mysql.port;
     return snprintf(url, BACKEND_URL_MAX,
                     "mysql://comfy:pa:ss%%20w%%40rd@127.0.0.1:%u/comfy?create=1&table=t%u"
-                    "&wait_ms=1000",
-                    port, ++stores) > 0;
+                    "&wait_ms=1000%s",
+                    port, ++stores, more) > 0;
 }
 
 static bool mysql_start(char url[BACKEND_URL_MAX])
 {
-    return mysql_start_with(url, NULL);
+    return mysql_start_with(url, NULL, server_mysql, "");
 }
 
 static bool mysql_slow_start(char url[BACKEND_URL_MAX])
 {
     static const char *const options[] = {"--delay-ms", "2", NULL};
-    return mysql_start_with(url, options);
+    return mysql_start_with(url, options, server_mysql, "");
 }
 
 static bool mysql_cut_start(char url[BACKEND_URL_MAX])
 {
     static const char *const options[] = {"--cut-every", "20", "80", NULL};
-    return mysql_start_with(url, options);
+    return mysql_start_with(url, options, server_mysql, "");
+}
+
+static bool mysql_tls_start(char url[BACKEND_URL_MAX])
+{
+    return mysql_start_with(url, NULL, server_mysql_tls, "&tls=require");
+}
+
+static bool mysql_tls_cut_start(char url[BACKEND_URL_MAX])
+{
+    static const char *const options[] = {"--cut-every", "20", "80", NULL};
+    return mysql_start_with(url, options, server_mysql_tls, "&tls=require");
+}
+
+static void mysql_read_only(bool on)
+{
+    server_mysql_say(&mysql, on ? "SET GLOBAL read_only=1" : "SET GLOBAL read_only=0");
 }
 
 static void mysql_stop(void)
@@ -248,30 +288,42 @@ static bool ots_cut_start(char url[BACKEND_URL_MAX])
     return ots_start_with(url, options, server_ots, "&scheme=http");
 }
 
+static void ots_busy(bool on)
+{
+    server_ots_steer(&ots, on ? "fault" : "calm", on ? "* 99 busy" : "", NULL, 0);
+}
+
 static void ots_stop(void)
 {
 }
 
 static const struct backend_row rows[] = {
-    {"file", true, file_start, file_stop, file_leftovers, NULL, NULL},
-    {"file4", true, file4_start, file_stop, file_leftovers, NULL, NULL},
-    {"mem", false, mem_start, mem_stop, NULL, NULL, NULL},
-    {"slow_mem", false, slow_mem_start, mem_stop, NULL, NULL, NULL},
-    {"ots", true, ots_start, ots_stop, NULL, &ots, server_ots},
-    {"ots_v4", true, ots_v4_start, ots_stop, NULL, &ots, server_ots_v4},
-    {"ots_tls", true, ots_tls_start, ots_stop, NULL, &ots, server_ots_tls},
-    {"ots_flaky", true, ots_flaky_start, ots_stop, NULL, &ots, server_ots_flaky},
-    {"ots_slow", true, ots_slow_start, ots_stop, NULL, &ots, server_ots},
-    {"ots_cut", true, ots_cut_start, ots_stop, NULL, &ots, server_ots},
+    {"file", true, file_start, file_stop, file_leftovers, NULL, NULL, NULL},
+    {"file4", true, file4_start, file_stop, file_leftovers, NULL, NULL, NULL},
+    {"file_full", true, file_start, file_stop, file_leftovers, NULL, NULL, file_full},
+    {"file_lost", true, file_lost_start, file_stop, file_leftovers, NULL, NULL, NULL},
+    {"mem", false, mem_start, mem_stop, NULL, NULL, NULL, NULL},
+    {"slow_mem", false, slow_mem_start, mem_stop, NULL, NULL, NULL, NULL},
+    {"ots", true, ots_start, ots_stop, NULL, &ots, server_ots, NULL},
+    {"ots_v4", true, ots_v4_start, ots_stop, NULL, &ots, server_ots_v4, NULL},
+    {"ots_tls", true, ots_tls_start, ots_stop, NULL, &ots, server_ots_tls, NULL},
+    {"ots_flaky", true, ots_flaky_start, ots_stop, NULL, &ots, server_ots_flaky, NULL},
+    {"ots_slow", true, ots_slow_start, ots_stop, NULL, &ots, server_ots, NULL},
+    {"ots_cut", true, ots_cut_start, ots_stop, NULL, &ots, server_ots, NULL},
+    {"ots_busy", true, ots_start, ots_stop, NULL, &ots, server_ots, ots_busy},
 #ifdef STORE_REDIS
-    {"redis", true, redis_start, redis_stop, NULL, &redis, server_redis},
-    {"redis_slow", true, redis_slow_start, redis_stop, NULL, &redis, server_redis},
-    {"redis_cut", true, redis_cut_start, redis_stop, NULL, &redis, server_redis},
+    {"redis", true, redis_start, redis_stop, NULL, &redis, server_redis, NULL},
+    {"redis_slow", true, redis_slow_start, redis_stop, NULL, &redis, server_redis, NULL},
+    {"redis_cut", true, redis_cut_start, redis_stop, NULL, &redis, server_redis, NULL},
+    {"redis_full", true, redis_start, redis_stop, NULL, &redis, server_redis, redis_full},
 #endif
 #ifdef STORE_MYSQL
-    {"mysql", true, mysql_start, mysql_stop, NULL, &mysql, server_mysql},
-    {"mysql_slow", true, mysql_slow_start, mysql_stop, NULL, &mysql, server_mysql},
-    {"mysql_cut", true, mysql_cut_start, mysql_stop, NULL, &mysql, server_mysql},
+    {"mysql", true, mysql_start, mysql_stop, NULL, &mysql, server_mysql, NULL},
+    {"mysql_slow", true, mysql_slow_start, mysql_stop, NULL, &mysql, server_mysql, NULL},
+    {"mysql_cut", true, mysql_cut_start, mysql_stop, NULL, &mysql, server_mysql, NULL},
+    {"mysql_tls", true, mysql_tls_start, mysql_stop, NULL, &mysql, server_mysql_tls, NULL},
+    {"mysql_tls_cut", true, mysql_tls_cut_start, mysql_stop, NULL, &mysql, server_mysql_tls, NULL},
+    {"mysql_read_only", true, mysql_start, mysql_stop, NULL, &mysql, server_mysql, mysql_read_only},
 #endif
 };
 

@@ -17,6 +17,8 @@ struct backend_row {
     unsigned (*leftovers)(void); /* of writers that were killed; NULL: leaves none */
     struct server *server;       /* what keeps the documents; NULL: nothing that could be killed */
     void (*revive)(struct server *s); /* after server_kill() */
+    /* Begins (true) and ends a time in which no write succeeds; NULL: for other rows. */
+    void (*trouble)(bool on);
 };
 
 const struct backend_row *backend_find(const char *name);

@@ -15,7 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { PATIENCE_MS = 60000, ARGS_MAX = 24, PORT_MIN = 10000, PORT_MAX = 32000 };
+enum { PATIENCE_MS = 60000, ARGS_MAX = 24, PORT_MIN = 10000, PORT_MAX = 32000, ANSWER_MAX = 4096 };
 
 bool server_is_installed(const char *program)
 {
@@ -49,15 +49,25 @@ unsigned server_free_port(void)
     }
 }
 
-static bool port_answers(unsigned port)
+/* -1: nobody listens there. */
+static int connect_to(unsigned port)
 {
     struct sockaddr_in at = {.sin_family = AF_INET,
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                              .sin_port = htons((uint16_t)port)};
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    bool ok = connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0;
+    if (connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0)
+        return fd;
     (void)close(fd);
-    return ok;
+    return -1;
+}
+
+static bool port_answers(unsigned port)
+{
+    int fd = connect_to(port);
+    if (fd >= 0)
+        (void)close(fd);
+    return fd >= 0;
 }
 
 static void run_child(const struct server *s, const char *const argv[])
@@ -161,6 +171,32 @@ void server_redis(struct server *s)
                                 SERVER_REDIS_PASSWORD,
                                 NULL};
     server_run(s, argv);
+}
+
+static void send_all(int fd, const char *text)
+{
+    ASSERT(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+}
+
+const char *server_redis_say(const struct server *s, const char *commands)
+{
+    static char answer[ANSWER_MAX];
+    size_t len = 0;
+    int fd = connect_to(s->port);
+    ASSERT(fd >= 0);
+    send_all(fd, "AUTH \"" SERVER_REDIS_PASSWORD "\"\r\n");
+    send_all(fd, commands);
+    send_all(fd, "\r\nPING\r\n");
+    answer[0] = '\0';
+    while (strstr(answer, "+PONG\r\n") == NULL) {
+        ssize_t n = read(fd, answer + len, sizeof(answer) - 1 - len);
+        ASSERT(n > 0);
+        len += (size_t)n;
+        answer[len] = '\0';
+    }
+    (void)close(fd);
+    ASSERT(strncmp(answer, "+OK\r\n", 5) == 0);
+    return answer + 5;
 }
 
 /* Debian's servers are not in everybody's PATH. */
@@ -273,7 +309,8 @@ void server_mysql(struct server *s)
 void server_mysql_tls(struct server *s)
 {
     char cert[BACKEND_URL_MAX + 32], key[BACKEND_URL_MAX + 32];
-    backend_make_dir(s->dir);
+    if (s->dir[0] == '\0')
+        backend_make_dir(s->dir);
     (void)snprintf(cert, sizeof(cert), "--ssl-cert=%s/cert.pem", s->dir);
     (void)snprintf(key, sizeof(key), "--ssl-key=%s/key.pem", s->dir);
     const char *const argv[] = {"openssl",
@@ -295,8 +332,25 @@ void server_mysql_tls(struct server *s)
                                 "-addext",
                                 "subjectAltName=DNS:localhost",
                                 NULL};
-    run_and_wait(s, argv);
+    if (access(strchr(cert, '=') + 1, R_OK) != 0)
+        run_and_wait(s, argv);
     mysql_run(s, cert, key);
+}
+
+void server_mysql_say(const struct server *s, const char *sql)
+{
+    char port[16];
+    (void)snprintf(port, sizeof(port), "--port=%u", s->port);
+    const char *const argv[] = {"mariadb",
+                                "--no-defaults",
+                                "--host=127.0.0.1",
+                                port,
+                                "--user=admin",
+                                "--password=" SERVER_MYSQL_PASSWORD,
+                                "--execute",
+                                sql,
+                                NULL};
+    run_and_wait(s, argv);
 }
 
 static void ots_prepare(struct server *s)
@@ -347,6 +401,28 @@ void server_ots_v4(struct server *s)
 void server_ots_flaky(struct server *s)
 {
     ots_run(s, "--flaky", "13");
+}
+
+void server_ots_steer(const struct server *s, const char *path, const char *body, char *ret,
+                      size_t room)
+{
+    char text[ANSWER_MAX];
+    size_t len = 0;
+    ssize_t n;
+    int fd = connect_to(s->port);
+    ASSERT(fd >= 0);
+    (void)snprintf(text, sizeof(text), "POST /~%s HTTP/1.1\r\nContent-Length: %zu\r\n\r\n%s", path,
+                   strlen(body), body);
+    send_all(fd, text);
+    ASSERT(shutdown(fd, SHUT_WR) == 0);
+    while ((n = read(fd, text + len, sizeof(text) - 1 - len)) > 0)
+        len += (size_t)n;
+    (void)close(fd);
+    text[len] = '\0';
+    const char *answer = strstr(text, "\r\n\r\n");
+    ASSERT(answer != NULL);
+    if (ret != NULL)
+        (void)snprintf(ret, room, "%s", answer + 4);
 }
 
 static void make_certificate(const char *pem)

@@ -386,6 +386,45 @@ static void one_connection_does_where_no_more_are_given(void **state)
     (void)say("ALTER USER comfy@'%' WITH MAX_USER_CONNECTIONS 0");
 }
 
+static unsigned put_until_connects(unsigned count)
+{
+    static const char connects[] = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS "
+                                   "WHERE VARIABLE_NAME='CONNECTIONS'";
+    unsigned now = 0;
+    uint64_t end = clock_mono_ms() + LONG_MS;
+    do {
+        struct ask a[2] = {{.done = false}, {.done = false}}; /* one wants another connection */
+        for (size_t i = 0; i < ARRAY_LEN(a); i++) {
+            ask_add(&a[i], STORE_PUT, i == 0 ? "k1" : "k2", "1");
+            ask_start(&a[i], s);
+        }
+        for (size_t i = 0; i < ARRAY_LEN(a); i++) {
+            ask_wait(&a[i], &f);
+            assert_int_equal(a[i].op.doc[0].result, ERR_OK);
+            ask_done(&a[i]);
+        }
+        assert_int_equal(sscanf(say(connects), "%u", &now), 1);
+    } while (now < count && clock_mono_ms() < end);
+    return now;
+}
+
+static void kill_all(void);
+
+/* The pause is for those that are not given. */
+static void the_one_connection_that_is_given_is_back_at_once(void **state)
+{
+    uint64_t began;
+    (void)state;
+    reopen("comfy?create=1&ttl=0");
+    (void)say("ALTER USER comfy@'%' WITH MAX_USER_CONNECTIONS 1");
+    (void)put_until_connects(put_until_connects(0) + 6);
+    kill_all();
+    began = clock_mono_ms();
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
+    assert_true(clock_mono_ms() - began < 1200); /* of at least 1600 */
+    (void)say("ALTER USER comfy@'%' WITH MAX_USER_CONNECTIONS 0");
+}
+
 /* --- others, and thrown out ------------------------------------------------------------------ */
 
 /* Longer than a statement waits for it. */
@@ -406,6 +445,40 @@ static void a_row_that_others_hold_is_waited_for(void **state)
     assert_int_equal(a.op.doc[0].result, ERR_OK);
     ask_done(&a);
     mysql_close(other);
+}
+
+/* He reads the row and then wants to write it, behind us: the server takes our place from us, as he
+ * has written more. */
+static void a_deadlock_that_others_win_is_tried_again(void **state)
+{
+    static const char waiting[] = "SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS "
+                                  "WHERE VARIABLE_NAME='INNODB_ROW_LOCK_CURRENT_WAITS'";
+    struct ask a = {.done = false};
+    MYSQL *other = connect_admin();
+    (void)state;
+    assert_int_equal(ask_put(&f, s, "k", "0"), ERR_OK);
+    (void)say("SET GLOBAL innodb_monitor_enable='lock_deadlocks'");
+    (void)say_on(other, "BEGIN");
+    (void)say_on(other, "INSERT INTO comfy_task SELECT CONCAT('o',seq),'1',0,NULL,9e18 "
+                        "FROM seq_1_to_100");
+    (void)say_on(other, "SELECT body FROM comfy_task WHERE doc_key='k' LOCK IN SHARE MODE");
+    ask_add(&a, STORE_PUT, "k", "ours");
+    ask_start(&a, s);
+    until_it_says(waiting, "1");
+    (void)say_on(other, "UPDATE comfy_task SET body='theirs' WHERE doc_key='k'");
+    loop_run_for(&f, 20);
+    bool waited = !a.done;
+    (void)say_on(other, "COMMIT");
+    mysql_close(other);
+    ask_wait(&a, &f);
+    assert_int_equal(a.op.doc[0].result, ERR_OK);
+    ask_done(&a);
+    assert_true(waited);
+    assert_string_not_equal(say("SELECT COUNT FROM information_schema.INNODB_METRICS "
+                                "WHERE NAME='lock_deadlocks'"),
+                            "0");
+    assert_true(ask_is(&f, s, "k", "ours"));
+    assert_true(store_stats(s).failures == 0);
 }
 
 static void kill_all(void)
@@ -545,20 +618,47 @@ static void tls_is_spoken_and_who_the_server_is_looked_at(void **state)
 static void under_tls_a_server_that_hangs_holds_no_loop(void **state)
 {
     struct ask a = {.op = {.deadline_ms = 50}};
+    struct ask large = {.op = {.deadline_ms = 50}}; /* more than is on its way at once */
+    char *bytes = xcalloc(1, VALUE_MAX_LEN);
     uint64_t began;
     (void)state;
     reopen("comfy?create=1&tls=require");
-    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
+    (void)put_until_connects(0); /* two connections */
     server_signal(&server, SIGSTOP);
     ask_add(&a, STORE_GET, "k", NULL);
-    ask_start(&a, s);
+    ask_add_bytes(&large, STORE_PUT, "large", (struct slice){bytes, VALUE_MAX_LEN});
     began = clock_mono_ms();
+    ask_start(&a, s);
+    ask_start(&large, s);
     ask_wait(&a, &f);
+    ask_wait(&large, &f);
     assert_int_equal(a.op.doc[0].result, ERR_TIMEOUT);
+    assert_int_equal(large.op.doc[0].result, ERR_TIMEOUT);
     assert_true(clock_mono_ms() - began < 2500); /* the library would wait for 3 s */
     server_signal(&server, SIGCONT);
     ask_done(&a);
+    ask_done(&large);
+    free(bytes);
     until_it_works();
+}
+
+/* What became of one connection is no news of the others, nor of the ones to come. */
+static void under_tls_a_lost_connection_spoils_no_other(void **state)
+{
+    struct ask a = {.op = {.deadline_ms = LONG_MS}};
+    (void)state;
+    reopen("comfy?create=1&ttl=0&tls=require&timeout_ms=100");
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
+    server_signal(&server, SIGSTOP);
+    ask_add(&a, STORE_CREATE, "k2", "1");
+    ask_start(&a, s);
+    loop_run_for(&f, 250);
+    server_signal(&server, SIGCONT);
+    ask_wait(&a, &f);
+    assert_int_equal(a.op.doc[0].result, ERR_OK);
+    ask_done(&a);
+    assert_int_equal(ask_put(&f, s, "k", "2"), ERR_OK);
+    assert_true(ask_is(&f, s, "k", "2"));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -579,7 +679,9 @@ int main(void)
         TEST(what_the_server_cannot_take_is_too_large),
         TEST(a_server_that_only_reads_is_told_and_forgiven),
         TEST(one_connection_does_where_no_more_are_given),
+        TEST(the_one_connection_that_is_given_is_back_at_once),
         TEST(a_row_that_others_hold_is_waited_for),
+        TEST(a_deadlock_that_others_win_is_tried_again),
         TEST(who_was_thrown_out_comes_back_unnoticed),
         TEST(a_connection_that_slept_too_long_is_replaced),
         TEST(a_connection_that_is_not_used_goes_and_a_used_one_is_renewed),
@@ -587,6 +689,7 @@ int main(void)
         TEST(a_write_that_hung_past_its_moment_is_not_done),
         TEST(tls_is_spoken_and_who_the_server_is_looked_at),
         TEST(under_tls_a_server_that_hangs_holds_no_loop),
+        TEST(under_tls_a_lost_connection_spoils_no_other),
     };
     if (!server_mysql_is_installed())
         return SKIPPED;

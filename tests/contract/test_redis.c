@@ -10,7 +10,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { LONG_MS = 60000, SKIPPED = 77, ANSWER_MAX = 4096 };
+enum { LONG_MS = 60000, SKIPPED = 77 };
 
 static struct server server, replica;
 static struct loop_fixture f;
@@ -18,39 +18,9 @@ static struct store *s;
 
 /* --- another client -------------------------------------------------------------------------- */
 
-static void send_all(int fd, const char *text)
-{
-    ASSERT(write(fd, text, strlen(text)) == (ssize_t)strlen(text));
-}
-
-/* Inline commands, the last of which is PING; what is answered to all of them. */
-static const char *say_to(const struct server *to, const char *commands)
-{
-    static char answer[ANSWER_MAX];
-    struct sockaddr_in at = {.sin_family = AF_INET,
-                             .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
-                             .sin_port = htons((uint16_t)to->port)};
-    size_t len = 0;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    ASSERT(connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0);
-    send_all(fd, "AUTH \"" SERVER_REDIS_PASSWORD "\"\r\n");
-    send_all(fd, commands);
-    send_all(fd, "\r\nPING\r\n");
-    answer[0] = '\0';
-    while (strstr(answer, "+PONG\r\n") == NULL) {
-        ssize_t n = read(fd, answer + len, sizeof(answer) - 1 - len);
-        ASSERT(n > 0);
-        len += (size_t)n;
-        answer[len] = '\0';
-    }
-    (void)close(fd);
-    ASSERT(strncmp(answer, "+OK\r\n", 5) == 0);
-    return answer + 5;
-}
-
 static const char *say(const char *commands)
 {
-    return say_to(&server, commands);
+    return server_redis_say(&server, commands);
 }
 
 static void open_store(const char *user, const char *rest)
@@ -120,13 +90,14 @@ static void who_listens_hears_of_a_write(void **state)
     struct sockaddr_in at = {.sin_family = AF_INET,
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK),
                              .sin_port = htons((uint16_t)server.port)};
+    static const char words[] = "AUTH \"" SERVER_REDIS_PASSWORD "\"\r\nSUBSCRIBE changes\r\n";
     char heard[512] = "";
     size_t len = 0;
     (void)state;
     reopen_store(USER, "?publish=changes");
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&at, sizeof(at)), 0);
-    send_all(fd, "AUTH \"" SERVER_REDIS_PASSWORD "\"\r\nSUBSCRIBE changes\r\n");
+    assert_int_equal(write(fd, words, sizeof(words) - 1), sizeof(words) - 1);
     while (strstr(heard, ":1\r\n") == NULL)
         len += (size_t)read(fd, heard + len, sizeof(heard) - 1 - len);
     assert_int_equal(ask_put(&f, s, "t~task", "1"), ERR_OK);
@@ -273,6 +244,41 @@ static void a_wrong_login_is_told(void **state)
     check_refused("out of range", "pa:ss");
 }
 
+static unsigned connections_so_far(void)
+{
+    static const char name[] = "total_connections_received:";
+    const char *found = strstr(say("INFO stats"), name);
+    assert_non_null(found);
+    return (unsigned)strtoul(found + strlen(name), NULL, 10);
+}
+
+static void a_wrong_login_is_not_tried_all_the_time(void **state)
+{
+    (void)state;
+    reopen_store(":s3cret", "?wait_ms=50");
+    unsigned before = connections_so_far();
+    for (unsigned i = 0; i < 50; i++) {
+        check_refused("WRONGPASS", "s3cret");
+        loop_run_for(&f, 5);
+    }
+    assert_true(connections_so_far() - before < 10);
+}
+
+/* The server ends what is idle for a second. */
+static void a_connection_that_slept_too_long_is_replaced(void **state)
+{
+    uint64_t end = clock_mono_ms() + LONG_MS;
+    (void)state;
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
+    (void)say("CONFIG SET timeout 1");
+    while (strstr(say("INFO clients"), "connected_clients:1\r\n") == NULL) /* who asks */
+        ASSERT(clock_mono_ms() < end && usleep(20000) == 0);
+    (void)say("CONFIG SET timeout 0");
+    assert_int_equal(ask_put(&f, s, "k", "2"), ERR_OK);
+    assert_true(ask_is(&f, s, "k", "2"));
+    assert_true(store_stats(s).failures == 0);
+}
+
 static void a_full_memory_is_told_and_forgiven(void **state)
 {
     (void)state;
@@ -340,6 +346,8 @@ int main(void)
         TEST(documents_expire_and_claims_outlive_them),
         TEST(by_default_it_is_a_week_and_never_if_so_wished),
         TEST(a_wrong_login_is_told),
+        TEST(a_wrong_login_is_not_tried_all_the_time),
+        TEST(a_connection_that_slept_too_long_is_replaced),
         TEST(a_full_memory_is_told_and_forgiven),
         TEST(a_replica_is_waited_out),
         TEST(a_write_that_hung_past_its_moment_is_not_done),

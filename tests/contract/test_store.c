@@ -2,29 +2,62 @@
  * one row of backends.c. */
 #include "backends.h"
 #include "store_ask.h"
+#include "store_private.h"
 #include "unit.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LONG_MS = 60000, SKIPPED = 77 };
+enum { LONG_MS = 60000, TROUBLE_MS = 100, SKIPPED = 77, ROUNDS = 10 };
 
 struct room {
     struct loop_fixture f;
     struct store *s;
+    struct store_stats before; /* the test began */
 };
 
 static const struct backend_row *row;
 static char url[BACKEND_URL_MAX];
+
+static void open_store(struct room *r)
+{
+    assert_int_equal(store_open(&r->s, &r->f.loop, &r->f.later, url, NULL), ERR_OK);
+}
+
+/* The store has seen bad times, which are over: nothing of them is left. */
+static void live_through_trouble(struct room *r)
+{
+    struct ask a = {.op = {.deadline_ms = TROUBLE_MS}};
+    assert_int_equal(ask_put(&r->f, r->s, "trouble", "0"), ERR_OK);
+    row->trouble(true);
+    ask_add(&a, STORE_PUT, "trouble", "1");
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    row->trouble(false);
+    assert_true(a.op.doc[0].result == ERR_UNAVAILABLE || a.op.doc[0].result == ERR_TIMEOUT);
+    assert_false(store_healthy(r->s, NULL));
+    ask_done(&a);
+    assert_int_equal(ask_put(&r->f, r->s, "trouble", "2"), ERR_OK);
+    assert_true(store_healthy(r->s, NULL));
+    assert_int_equal(ask_remove(&r->f, r->s, "trouble"), ERR_OK);
+}
 
 static int set_up(void **state)
 {
     static struct room r;
     assert_true(row->start(url));
     loop_fixture_open(&r.f);
-    assert_int_equal(store_open(&r.s, &r.f.loop, &r.f.later, url, NULL), ERR_OK);
+    open_store(&r);
+    if (row->trouble != NULL)
+        live_through_trouble(&r);
+    r.before = store_stats(r.s);
     *state = &r;
     return 0;
+}
+
+static uint64_t docs_written(const struct room *r)
+{
+    return store_stats(r->s).docs_written - r->before.docs_written;
 }
 
 static int tear_down(void **state)
@@ -66,6 +99,29 @@ static void bytes_come_back_as_they_were(void **state)
     }
     check_bytes(r, "sizes", SLICE("{\"a\":\"\\u0000\xf0\x9f\x8e\xa8\"}"), true);
     assert_true(ask_is(&r->f, r->s, "sizes", "{\"a\":\"\\u0000\xf0\x9f\x8e\xa8\"}"));
+}
+
+static void deep_nesting_comes_back(void **state)
+{
+    struct room *r = *state;
+    enum { DEPTH = 5000 };
+    char *bytes = xmalloc(DEPTH);
+    memset(bytes, '[', DEPTH / 2);
+    memset(bytes + DEPTH / 2, ']', DEPTH / 2);
+    check_bytes(r, "nested", (struct slice){bytes, DEPTH}, false);
+    free(bytes);
+}
+
+static void a_shorter_value_leaves_no_tail(void **state)
+{
+    struct room *r = *state;
+    static const size_t sizes[] = {200000, 500, 70000, 1};
+    char *bytes = xmalloc(sizes[0]);
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        memset(bytes, (int)('a' + i), sizes[i]);
+        check_bytes(r, "shrinks", (struct slice){bytes, sizes[i]}, false);
+    }
+    free(bytes);
 }
 
 static void the_largest_value_is_kept_and_one_byte_more_is_not(void **state)
@@ -262,6 +318,50 @@ static void writes_of_one_turn_end_as_the_last_one(void **state)
     }
 }
 
+static void what_is_being_written_is_read(void **state)
+{
+    struct room *r = *state;
+    struct ask put = {.done = false};
+    struct ask removal = {.done = false};
+    assert_int_equal(ask_put(&r->f, r->s, "k", "old"), ERR_OK);
+    ask_add(&put, STORE_PUT, "k", "new");
+    ask_start(&put, r->s);
+    assert_true(ask_is(&r->f, r->s, "k", "new"));
+    ask_add(&removal, STORE_REMOVE, "k", NULL);
+    ask_start(&removal, r->s);
+    assert_true(ask_is(&r->f, r->s, "k", NULL));
+    ask_done(&put);
+    ask_done(&removal);
+}
+
+/* What is refused without being asked for is told later, too. */
+static void no_answer_comes_inside_the_call_or_twice(void **state)
+{
+    struct room *r = *state;
+    static const struct {
+        enum store_verb verb;
+        const char *key, *value;
+    } table[] = {
+        {STORE_PUT, "k", "1"},     {STORE_CREATE, "k", "2"},  {STORE_CREATE, "new", "1"},
+        {STORE_GET, "k", NULL},    {STORE_GET, "none", NULL}, {STORE_REMOVE, "k", NULL},
+        {STORE_REMOVE, "k", NULL}, {STORE_PUT, "..", "1"},    {STORE_GET, "", NULL},
+        {STORE_PUT, "k", ""},
+    };
+    struct ask a[ARRAY_LEN(table)];
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        a[i] = (struct ask){.done = false};
+        ask_add(&a[i], table[i].verb, table[i].key, table[i].value);
+        ask_start(&a[i], r->s); /* looks */
+    }
+    for (size_t i = 0; i < ARRAY_LEN(table); i++)
+        ask_wait(&a[i], &r->f);
+    loop_run_for(&r->f, 20);
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        assert_int_equal(a[i].times, 1);
+        ask_done(&a[i]);
+    }
+}
+
 static void many_keys_are_written_side_by_side(void **state)
 {
     struct room *r = *state;
@@ -280,8 +380,8 @@ static void many_keys_are_written_side_by_side(void **state)
         (void)snprintf(key, sizeof(key), "k%u", i);
         assert_true(ask_is(&r->f, r->s, key, key));
     }
-    assert_true(store_stats(r->s).docs_written == ARRAY_LEN(a));
-    assert_true(store_stats(r->s).docs_read == ARRAY_LEN(a));
+    assert_true(docs_written(r) == ARRAY_LEN(a));
+    assert_true(store_stats(r->s).docs_read - r->before.docs_read == ARRAY_LEN(a));
 }
 
 /* --- lists ----------------------------------------------------------------------------------- */
@@ -398,17 +498,30 @@ static void doc_on_end(struct store_live *live)
 static void until_written(struct room *r, uint64_t docs)
 {
     uint64_t end = clock_mono_ms() + LONG_MS;
-    while (store_stats(r->s).docs_written < docs && clock_mono_ms() < end)
+    while (docs_written(r) < docs && clock_mono_ms() < end)
         (void)uv_run(&r->f.loop, UV_RUN_NOWAIT);
-    assert_true(store_stats(r->s).docs_written >= docs);
+    assert_true(docs_written(r) >= docs);
+}
+
+static void doc_init(struct room *r, struct doc *d, const char *key)
+{
+    *d = (struct doc){.value = 0};
+    store_live_init(&d->live, r->s, key);
+    d->live.render = doc_on_render;
+}
+
+static void doc_end(struct room *r, struct doc *d)
+{
+    live_ended = false;
+    store_live_end(&d->live, doc_on_end);
+    loop_run_until(&r->f, &live_ended, "the end of a live document");
 }
 
 static void a_live_document_is_written_as_it_is(void **state)
 {
     struct room *r = *state;
-    struct doc d = {.value = 0};
-    store_live_init(&d.live, r->s, "live~task");
-    d.live.render = doc_on_render;
+    struct doc d;
+    doc_init(r, &d, "live~task");
     for (d.value = 1; d.value < 500; d.value++) {
         store_touch(&d.live);
         if (d.value % 50 == 0)
@@ -416,15 +529,65 @@ static void a_live_document_is_written_as_it_is(void **state)
     }
     until_written(r, 1);
     store_touch(&d.live);
-    until_written(r, store_stats(r->s).docs_written + 1);
+    until_written(r, docs_written(r) + 1);
     assert_true(ask_is(&r->f, r->s, "live~task", "500"));
-    assert_true(store_stats(r->s).docs_written < 20);
-    live_ended = false;
-    store_live_end(&d.live, doc_on_end);
-    loop_run_until(&r->f, &live_ended, "the end of a live document");
+    assert_true(docs_written(r) < 20);
+    doc_end(r, &d);
+}
+
+/* … of one turn, and of many. */
+static void of_a_hundred_values_two_are_written_and_one_each_interval(void **state)
+{
+    struct room *r = *state;
+    struct doc d;
+    doc_init(r, &d, "live~task");
+    for (d.value = 1; d.value < 100; d.value++)
+        store_touch(&d.live);
+    store_touch(&d.live);
+    uint64_t began = clock_mono_ms();
+    until_written(r, 1);
+    assert_true(ask_is(&r->f, r->s, "live~task", "100"));
+    while (d.value < 120) {
+        d.value++;
+        store_touch(&d.live);
+        loop_run_for(&r->f, 1);
+    }
+    while (d.live.dirty || d.live.writing)
+        loop_run_for(&r->f, 1);
+    uint64_t elapsed = clock_mono_ms() - began;
+    assert_true(docs_written(r) <= 2 + elapsed / r->s->ops->interval_ms);
+    assert_true(ask_is(&r->f, r->s, "live~task", "120"));
+    doc_end(r, &d);
+}
+
+/* The last word on a task comes as soon as it is said: the interval has just begun. */
+static void the_last_word_waits_for_no_interval(void **state)
+{
+    struct room *r = *state;
+    bool good = false;
+    for (unsigned i = 0; i < ROUNDS && !good; i++) { /* a busy machine may be too slow for it */
+        struct doc d;
+        uint64_t written = docs_written(r);
+        doc_init(r, &d, "live~task");
+        store_touch(&d.live);
+        until_written(r, written + 1);
+        store_touch(&d.live); /* … which has to wait */
+        live_ended = false;
+        store_live_end(&d.live, doc_on_end);
+        assert_int_equal(ask_put(&r->f, r->s, "live~task", "end"), ERR_OK);
+        good = clock_mono_ms() - d.live.wrote_at < r->s->ops->interval_ms;
+        assert_true(live_ended);
+        assert_true(ask_is(&r->f, r->s, "live~task", "end"));
+    }
+    assert_true(good);
 }
 
 /* --- the end --------------------------------------------------------------------------------- */
+
+static void store_on_closed(void *ctx)
+{
+    *(bool *)ctx = true;
+}
 
 static void closing_finishes_what_was_asked_for(void **state)
 {
@@ -446,6 +609,32 @@ static void closing_finishes_what_was_asked_for(void **state)
     }
 }
 
+/* … though its interval has not passed. */
+static void closing_writes_the_last_value_of_a_live_document(void **state)
+{
+    struct room *r = *state;
+    struct doc d;
+    bool closed = false;
+    doc_init(r, &d, "live~task");
+    d.value = 1;
+    store_touch(&d.live);
+    until_written(r, 1);
+    d.value = 2;
+    store_touch(&d.live);
+    store_close(r->s, LONG_MS, store_on_closed, &closed);
+    while (d.live.dirty)
+        (void)uv_run(&r->f.loop, UV_RUN_NOWAIT);
+    live_ended = false;
+    store_live_end(&d.live, doc_on_end); /* … once that write is done */
+    loop_run_until(&r->f, &closed, "the end of the store");
+    assert_true(live_ended);
+    r->s = NULL;
+    if (!row->is_shared) /* it went with the store */
+        return;
+    open_store(r);
+    assert_true(ask_is(&r->f, r->s, "live~task", "2"));
+}
+
 static void an_open_store_can_be_closed_at_once(void **state)
 {
     struct room *r = *state;
@@ -459,6 +648,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST(bytes_come_back_as_they_were),
+        TEST(deep_nesting_comes_back),
+        TEST(a_shorter_value_leaves_no_tail),
         TEST(the_largest_value_is_kept_and_one_byte_more_is_not),
         TEST(what_was_never_stored_is_not_found),
         TEST(what_was_removed_is_gone),
@@ -471,12 +662,17 @@ int main(int argc, char **argv)
         TEST(the_first_failure_ends_an_op),
         TEST(past_its_moment_nothing_becomes_visible),
         TEST(writes_of_one_turn_end_as_the_last_one),
+        TEST(what_is_being_written_is_read),
+        TEST(no_answer_comes_inside_the_call_or_twice),
         TEST(many_keys_are_written_side_by_side),
         TEST(a_list_has_the_newest_first_page_by_page),
         TEST(a_list_goes_on_behind_any_key),
         TEST(what_is_no_cursor_is_refused),
         TEST(a_live_document_is_written_as_it_is),
+        TEST(of_a_hundred_values_two_are_written_and_one_each_interval),
+        TEST(the_last_word_waits_for_no_interval),
         TEST(closing_finishes_what_was_asked_for),
+        TEST(closing_writes_the_last_value_of_a_live_document),
         TEST(an_open_store_can_be_closed_at_once),
     };
     row = argc == 2 ? backend_find(argv[1]) : NULL;

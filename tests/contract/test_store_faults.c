@@ -15,7 +15,15 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { LONG_MS = 60000, SOON_MS = 40, CALLS_MAX = 40 };
+enum {
+    LONG_MS = 60000,
+    SOON_MS = 40,
+    CALLS_MAX = 40,
+    HANGS_MS = 200,
+    GAP_MAX_US = 50000,
+    ROUNDS = 3, /* a machine that does other things now and then is no fault of the store */
+    NOBODY = 65534,
+};
 
 struct room {
     struct loop_fixture f;
@@ -250,6 +258,27 @@ static void where_links_are_refused_creating_goes_another_way(void **state)
     }
 }
 
+/* --- what asks for no file ------------------------------------------------------------------- */
+
+static void what_is_wrong_by_itself_touches_no_file(void **state)
+{
+    struct room *r = *state;
+    static const char *const keys[] = {"", "..", "a/b", ".a", "a b", "a.tmp", "../k"};
+    struct ask a = {.done = false};
+    char *bytes = xcalloc(1, STORE_VALUE_MAX + 1);
+    fault_arm(FAULT_ANY, 1, EIO, true, false);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        assert_int_equal(ask_put(&r->f, r->s, keys[i], "1"), ERR_INVALID);
+    ask_add_bytes(&a, STORE_PUT, "k", (struct slice){bytes, STORE_VALUE_MAX + 1});
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.doc[0].result, ERR_TOO_LARGE);
+    assert_int_equal(fault_disarm(), 0);
+    assert_true(store_healthy(r->s, NULL));
+    ask_done(&a);
+    free(bytes);
+}
+
 /* --- a directory that goes, or is none ------------------------------------------------------- */
 
 static void a_directory_that_was_removed_is_made_again(void **state)
@@ -276,7 +305,91 @@ static void a_directory_that_cannot_be_made_is_told(void **state)
     assert_int_equal(ask_put(&r->f, s, "k", "1"), ERR_UNAVAILABLE);
     assert_false(store_healthy(s, &why));
     assert_non_null(strstr(why.msg, "directory"));
+    assert_int_equal(unlink(path_in("file")), 0);
+    assert_int_equal(ask_put(&r->f, s, "k", "1"), ERR_OK); /* without being opened again */
+    assert_true(store_healthy(s, NULL));
     ask_close(&r->f, s, LONG_MS);
+}
+
+/* --- a directory of others ------------------------------------------------------------------- */
+
+static int access_of_parent(void)
+{
+    char parent[BACKEND_URL_MAX];
+    (void)snprintf(parent, sizeof(parent), "%s", dir);
+    *strrchr(parent, '/') = '\0';
+    return faccessat(AT_FDCWD, parent, X_OK, AT_EACCESS);
+}
+
+/* For root no directory is read-only. glibc changes the user of all threads. Where temporary files
+ * are root's alone, nobody else gets as far as the directory. */
+static void become(uid_t user)
+{
+    if (getuid() != 0)
+        return;
+    assert_int_equal(seteuid(user), 0);
+    if (user != 0 && access_of_parent() != 0) {
+        assert_int_equal(seteuid(0), 0);
+        skip();
+    }
+}
+
+static void check_refused(struct room *r, const char *value)
+{
+    struct err why;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "new"), ERR_UNAVAILABLE);
+    assert_int_equal(ask_create(&r->f, r->s, "k~end.1", "new"), ERR_UNAVAILABLE);
+    assert_int_equal(ask_remove(&r->f, r->s, "k"), ERR_UNAVAILABLE);
+    assert_false(store_healthy(r->s, &why));
+    assert_non_null(strstr(why.msg, "Permission denied"));
+    if (value != NULL)
+        assert_true(ask_is(&r->f, r->s, "k", value));
+}
+
+static void a_directory_that_may_not_be_written_is_told_and_read(void **state)
+{
+    struct room *r = *state;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "old"), ERR_OK);
+    assert_int_equal(chmod(path_in("k"), 0644), 0);
+    assert_int_equal(chmod(dir, 0555), 0);
+    become(NOBODY);
+    check_refused(r, "old");
+    become(0);
+    assert_int_equal(chmod(dir, 0755), 0);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "new"), ERR_OK);
+    assert_true(store_healthy(r->s, NULL));
+}
+
+/* Who may not look does not know what is there: it is not "not found". */
+static void a_directory_of_somebody_else_is_told(void **state)
+{
+    struct room *r = *state;
+    struct blob *value = NULL;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "old"), ERR_OK);
+    assert_int_equal(chmod(dir, getuid() == 0 ? 0700 : 0), 0);
+    become(NOBODY);
+    check_refused(r, NULL);
+    assert_int_equal(ask_get(&r->f, r->s, "k", &value), ERR_UNAVAILABLE);
+    assert_int_equal(ask_get(&r->f, r->s, "none", &value), ERR_UNAVAILABLE);
+    become(0);
+    assert_int_equal(chmod(dir, 0700), 0);
+    assert_true(ask_is(&r->f, r->s, "k", "old"));
+}
+
+/* Written by a neighbour under another user: its directory decides. */
+static void a_document_of_somebody_else_is_told_and_replaced(void **state)
+{
+    struct room *r = *state;
+    struct blob *value = NULL;
+    assert_int_equal(ask_put(&r->f, r->s, "k", "old"), ERR_OK);
+    assert_int_equal(chmod(path_in("k"), getuid() == 0 ? 0600 : 0), 0);
+    assert_int_equal(chmod(dir, 0777), 0);
+    become(NOBODY);
+    assert_int_equal(ask_get(&r->f, r->s, "k", &value), ERR_UNAVAILABLE);
+    assert_int_equal(ask_create(&r->f, r->s, "k", "new"), ERR_EXISTS);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "new"), ERR_OK);
+    assert_true(ask_is(&r->f, r->s, "k", "new"));
+    become(0);
 }
 
 /* --- what others put there ------------------------------------------------------------------- */
@@ -359,6 +472,12 @@ static void a_stale_handle_is_opened_again(void **state)
     fault_arm(FAULT_OPEN, 1, EIO, false, false);
     assert_int_equal(ask_get(&r->f, r->s, "k", &value), ERR_UNAVAILABLE);
     assert_int_equal(fault_disarm(), 1);
+    fault_arm(FAULT_READ, 1, ESTALE, false, false); /* it was replaced under the reader */
+    assert_true(ask_is(&r->f, r->s, "k", "1"));
+    assert_int_equal(fault_disarm(), 1);
+    fault_arm(FAULT_READ, 1, ESTALE, true, false);
+    assert_int_equal(ask_get(&r->f, r->s, "k", &value), ERR_UNAVAILABLE);
+    assert_int_equal(fault_disarm(), 2);
 }
 
 static void leftovers_of_killed_writers_are_removed(void **state)
@@ -424,6 +543,41 @@ static void a_dead_mount_holds_no_caller(void **state)
     ask_done(&patient);
 }
 
+static uint64_t last_us, worst_us;
+
+static void on_tick(uv_timer_t *timer)
+{
+    uint64_t now = uv_hrtime() / 1000;
+    (void)timer;
+    if (last_us != 0 && now - last_us > worst_us)
+        worst_us = now - last_us;
+    last_us = now;
+}
+
+static void a_dead_mount_holds_no_loop(void **state)
+{
+    struct room *r = *state;
+    bool good = false;
+    for (unsigned i = 0; i < ROUNDS && !good; i++) {
+        struct ask a = {.op = {.deadline_ms = HANGS_MS}};
+        uv_timer_t tick;
+        last_us = worst_us = 0;
+        fault_arm(FAULT_ANY, 1, FAULT_HANG, true, false);
+        assert_int_equal(uv_timer_init(&r->f.loop, &tick), 0);
+        assert_int_equal(uv_timer_start(&tick, on_tick, 1, 1), 0);
+        ask_add(&a, STORE_PUT, "k", "1");
+        ask_start(&a, r->s);
+        ask_wait(&a, &r->f);
+        (void)fault_disarm();
+        uv_close((uv_handle_t *)&tick, NULL);
+        loop_run_for(&r->f, 1);
+        assert_int_equal(a.op.doc[0].result, ERR_TIMEOUT);
+        ask_done(&a);
+        good = worst_us <= GAP_MAX_US;
+    }
+    assert_true(good);
+}
+
 /* An owner that was frozen in the middle of a write, and is an owner no more. */
 static void who_was_held_up_too_long_stays_silent(void **state)
 {
@@ -487,8 +641,12 @@ int main(void)
         TEST(a_rename_that_happened_is_no_failure),
         TEST(a_link_that_happened_is_ours),
         TEST(where_links_are_refused_creating_goes_another_way),
+        TEST(what_is_wrong_by_itself_touches_no_file),
         TEST(a_directory_that_was_removed_is_made_again),
         TEST(a_directory_that_cannot_be_made_is_told),
+        TEST(a_directory_that_may_not_be_written_is_told_and_read),
+        TEST(a_directory_of_somebody_else_is_told),
+        TEST(a_document_of_somebody_else_is_told_and_replaced),
         TEST(what_is_no_document_is_corrupt),
         TEST(an_unreadable_document_hides_no_other),
         TEST(a_store_that_fails_behind_an_unreadable_document_fails),
@@ -497,6 +655,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(they_are_removed_by_the_first_operation, set_up_unswept,
                                         tear_down),
         TEST(a_dead_mount_holds_no_caller),
+        TEST(a_dead_mount_holds_no_loop),
         TEST(who_was_held_up_too_long_stays_silent),
         cmocka_unit_test_setup_teardown(a_dead_mount_holds_up_no_end, set_up, tear_down_stuck),
     };

@@ -1,5 +1,6 @@
 /* A thousand live documents that change twenty times a second do not hold up the loop, nor while
- * the server hangs: its worst gap is at most three times that of an idle loop in the same run.
+ * the server hangs: its worst gap is at most three times that of an idle loop in the same run. Nor
+ * does memory grow with them, however slow the server is.
  * `test_store_load <row> [seconds]`, each of four times: idle, loaded, hanging (where there is a
  * server), idle. */
 #include "backends.h"
@@ -7,9 +8,13 @@
 #include "store_ask.h"
 #include "unit.h"
 
+#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+
+/* Of a program with a sanitizer, whose allocations are not the library's. */
+size_t __sanitizer_get_current_allocated_bytes(void) __attribute__((weak));
 
 enum {
     LONG_MS = 60000,
@@ -21,6 +26,7 @@ enum {
     ROUNDS = 3,       /* a machine that does other things now and then is no fault of the store */
     FLOOR_US = 10000, /* a quiet machine's idle gap is shorter than what its scheduler promises */
     VALUE_LEN = 500,
+    HEAP_MAX = 4 * 1024 * 1024, /* what the documents take at most; each once: half a MiB */
 };
 
 struct doc {
@@ -36,6 +42,7 @@ static struct store *s;
 static struct doc docs[DOCS];
 static unsigned live_ended;
 static uint64_t last_us, worst_us;
+static size_t heap_most;
 
 static struct blob *doc_on_render(struct store_live *live, uint64_t *ret_order)
 {
@@ -52,6 +59,14 @@ static void doc_on_end(struct store_live *live)
     live_ended++;
 }
 
+static size_t heap_now(void)
+{
+    if (__sanitizer_get_current_allocated_bytes != NULL)
+        return __sanitizer_get_current_allocated_bytes();
+    struct mallinfo2 info = mallinfo2();
+    return info.uordblks + info.hblkhd;
+}
+
 static void on_tick(uv_timer_t *timer)
 {
     uint64_t now = uv_hrtime() / 1000;
@@ -64,6 +79,8 @@ static void on_tick(uv_timer_t *timer)
 static void on_touch(uv_timer_t *timer)
 {
     (void)timer;
+    size_t heap = heap_now();
+    heap_most = heap > heap_most ? heap : heap_most;
     for (unsigned i = 0; i < DOCS; i++) {
         docs[i].value++;
         store_touch(&docs[i].live);
@@ -107,15 +124,17 @@ static bool round_is_good(void)
 {
     uint64_t before = store_stats(s).docs_written;
     uint64_t idle = worst_gap(false);
+    size_t heap = heap_most = heap_now();
     uint64_t loaded = worst_gap(true);
     uint64_t written = store_stats(s).docs_written - before;
     uint64_t hanging = worst_gap_while_it_hangs();
     loop_run_for(&f, 500); /* what was late is written */
     uint64_t idle_after = worst_gap(false);
     idle = idle_after > idle ? idle_after : idle;
-    (void)printf("%s: worst gap %llu us idle, %llu loaded (%llu writes), %llu hanging\n", row->name,
-                 (unsigned long long)idle, (unsigned long long)loaded, (unsigned long long)written,
-                 (unsigned long long)hanging);
+    (void)printf("%s: worst gap %llu us idle, %llu loaded (%llu writes), %llu hanging; heap +%zu\n",
+                 row->name, (unsigned long long)idle, (unsigned long long)loaded,
+                 (unsigned long long)written, (unsigned long long)hanging, heap_most - heap);
+    assert_true(heap_most - heap <= HEAP_MAX);
     idle = idle > FLOOR_US ? idle : FLOOR_US;
     return loaded <= TIMES * idle && hanging <= TIMES * idle && written > 0;
 }

@@ -9,7 +9,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LONG_MS = 60000, SOON_MS = 100, SKIPPED = 77, DOCS = 32, WRITES = 40 };
+enum {
+    LONG_MS = 60000,
+    SOON_MS = 100,
+    SKIPPED = 77,
+    DOCS = 32,
+    WRITES = 40,
+    HANGS_MS = 300,
+    GAP_MAX_US = 50000,
+    ROUNDS = 3, /* a machine that does other things now and then is no fault of the store */
+};
 
 struct room {
     struct loop_fixture f;
@@ -58,12 +67,32 @@ static void who_is_not_there_is_told_and_taken_back(void **state)
     struct blob *value = NULL;
     server_kill(row->server);
     assert_true(store_healthy(r->s, NULL)); /* nobody has asked yet */
+    uint64_t began = clock_mono_ms();
     assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_UNAVAILABLE);
+    assert_true(clock_mono_ms() - began < LONG_MS / 4); /* by its deadline */
     assert_int_equal(ask_get(&r->f, r->s, "k", &value), ERR_UNAVAILABLE);
     assert_false(store_healthy(r->s, &why));
     assert_true(why.msg[0] != '\0');
     row->revive(row->server);
     until_it_works(r);
+}
+
+static void what_is_wrong_by_itself_needs_no_server(void **state)
+{
+    struct room *r = *state;
+    static const char *const keys[] = {"", "..", "a/b", ".a", "a b", "a.tmp"};
+    struct ask a = {.done = false};
+    char *bytes = xcalloc(1, STORE_VALUE_MAX + 1);
+    server_kill(row->server);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++)
+        assert_int_equal(ask_put(&r->f, r->s, keys[i], "1"), ERR_INVALID);
+    ask_add_bytes(&a, STORE_PUT, "k", (struct slice){bytes, STORE_VALUE_MAX + 1});
+    ask_start(&a, r->s);
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.doc[0].result, ERR_TOO_LARGE);
+    assert_true(store_healthy(r->s, NULL)); /* it was not looked for */
+    ask_done(&a);
+    free(bytes);
 }
 
 static void who_is_gone_in_between_is_found_again(void **state)
@@ -107,6 +136,66 @@ static void who_hangs_holds_no_caller(void **state)
     until_it_works(r);
 }
 
+/* --- the loop -------------------------------------------------------------------------------- */
+
+static uint64_t last_us, worst_us;
+
+static void on_tick(uv_timer_t *timer)
+{
+    uint64_t now = uv_hrtime() / 1000;
+    (void)timer;
+    if (last_us != 0 && now - last_us > worst_us)
+        worst_us = now - last_us;
+    last_us = now;
+}
+
+static uint64_t worst_gap_until_done(struct room *r, struct ask *a)
+{
+    uv_timer_t tick;
+    last_us = worst_us = 0;
+    assert_int_equal(uv_timer_init(&r->f.loop, &tick), 0);
+    assert_int_equal(uv_timer_start(&tick, on_tick, 1, 1), 0);
+    ask_wait(a, &r->f);
+    uv_close((uv_handle_t *)&tick, NULL);
+    loop_run_for(&r->f, 1);
+    return worst_us;
+}
+
+static bool round_is_good(struct room *r)
+{
+    struct ask a = {.op = {.deadline_ms = HANGS_MS}};
+    server_signal(row->server, SIGSTOP);
+    uint64_t began = clock_mono_ms();
+    ask_add(&a, STORE_PUT, "k", "1");
+    ask_start(&a, r->s);
+    uint64_t worst = worst_gap_until_done(r, &a);
+    uint64_t took = clock_mono_ms() - began;
+    server_signal(row->server, SIGCONT);
+    assert_true(a.op.doc[0].result == ERR_TIMEOUT || a.op.doc[0].result == ERR_UNAVAILABLE);
+    ask_done(&a);
+    until_it_works(r);
+    return worst <= GAP_MAX_US && took <= HANGS_MS + GAP_MAX_US / 1000;
+}
+
+/* It accepts and never answers: first who was never connected to, then who was. */
+static void who_hangs_holds_no_loop(void **state)
+{
+    struct room *r = *state;
+    for (unsigned connected = 0; connected < 2; connected++) {
+        bool good = false;
+        for (unsigned i = 0; i < ROUNDS && !good; i++) {
+            if (connected == 0) {
+                ask_close(&r->f, r->s, LONG_MS);
+                assert_int_equal(store_open(&r->s, &r->f.loop, &r->f.later, url, NULL), ERR_OK);
+            }
+            good = round_is_good(r);
+        }
+        assert_true(good);
+    }
+}
+
+/* --- the end --------------------------------------------------------------------------------- */
+
 static void closing_waits_for_no_server(void **state)
 {
     struct room *r = *state;
@@ -118,8 +207,10 @@ static void closing_waits_for_no_server(void **state)
     ask_add(&waiting, STORE_GET, "k", NULL);
     ask_start(&stuck, r->s);
     ask_start(&waiting, r->s);
+    uint64_t began = clock_mono_ms();
     ask_close(&r->f, r->s, SOON_MS);
     r->s = NULL;
+    assert_true(clock_mono_ms() - began < LONG_MS / 4);
     server_signal(row->server, SIGCONT);
     assert_int_equal(stuck.op.doc[0].result, ERR_TIMEOUT);
     assert_int_equal(waiting.op.doc[0].result, ERR_CANCELLED);
@@ -244,8 +335,10 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         TEST(who_is_not_there_is_told_and_taken_back),
+        TEST(what_is_wrong_by_itself_needs_no_server),
         TEST(who_is_gone_in_between_is_found_again),
         TEST(who_hangs_holds_no_caller),
+        TEST(who_hangs_holds_no_loop),
         TEST(closing_waits_for_no_server),
         TEST(closing_ends_a_search_for_the_server),
         TEST(killed_under_load_it_loses_nothing),

@@ -1,6 +1,6 @@
 /* Several processes on one store: who creates first, what a reader sees meanwhile, and what a
- * writer leaves behind that is killed in mid-sentence. `test_store_processes <row>`. The parent has
- * neither loop nor threads while it forks. */
+ * writer leaves behind that is killed in mid-sentence. `test_store_processes <row> [reads]`; 100000
+ * reads are the long form. The parent has neither loop nor threads while it forks. */
 #include "backends.h"
 #include "store_ask.h"
 #include "unit.h"
@@ -17,13 +17,16 @@ enum {
     CREATORS = 8,
     KEYS = 10,
     KILLS = 40,
-    READS = 300,
+    READS_DEFAULT = 300,
+    ROUNDS = 15,
+    SOON_MS = 1000,
     VALUE_LEN = 20000,
     SKIPPED = 77
 };
 
 static const struct backend_row *row;
 static char url[BACKEND_URL_MAX];
+static unsigned reads = READS_DEFAULT;
 
 static int set_up(void **state)
 {
@@ -150,7 +153,7 @@ static void writer(int tell)
     }
 }
 
-static pid_t start_writer(void)
+static pid_t start(void (*process)(int tell))
 {
     int tell[2];
     char one;
@@ -158,11 +161,16 @@ static pid_t start_writer(void)
     pid_t pid = fork();
     assert_true(pid >= 0);
     if (pid == 0)
-        writer(tell[1]);
+        process(tell[1]);
     assert_int_equal(read(tell[0], &one, 1), 1);
     (void)close(tell[0]);
     (void)close(tell[1]);
     return pid;
+}
+
+static pid_t start_writer(void)
+{
+    return start(writer);
 }
 
 static void kill_writer(pid_t pid)
@@ -194,29 +202,181 @@ static void a_killed_writer_leaves_a_whole_document(void **state)
         assert_true(row->leftovers() <= KILLS);
 }
 
+/* --- readers --------------------------------------------------------------------------------- */
+
+static unsigned read_whole(struct room *r)
+{
+    struct blob *value = NULL;
+    unsigned number = 0;
+    uint64_t end = clock_mono_ms() + LONG_MS;
+    while (ask_get(&r->f, r->s, "k", &value) != ERR_OK)
+        ASSERT(clock_mono_ms() < end);
+    ASSERT(is_whole(blob_slice(value), &number));
+    blob_unref(value);
+    return number;
+}
+
 static void a_reader_never_sees_half_a_document(void **state)
 {
     (void)state;
     struct room r;
     unsigned last = 0;
-    unsigned seen = 0;
     pid_t pid = start_writer();
     room_open(&r);
-    uint64_t end = clock_mono_ms() + LONG_MS;
-    while (seen < READS && clock_mono_ms() < end) {
-        struct blob *value = NULL;
-        unsigned number = 0;
-        if (ask_get(&r.f, r.s, "k", &value) != ERR_OK)
-            continue;
-        assert_true(is_whole(blob_slice(value), &number));
+    for (unsigned i = 0; i < reads; i++) {
+        unsigned number = read_whole(&r);
         assert_true(number >= last); /* nor an older one than before */
         last = number;
-        seen++;
-        blob_unref(value);
     }
-    assert_int_equal(seen, READS);
     room_close(&r);
     kill_writer(pid);
+}
+
+static enum err_code write_whole(struct room *r, unsigned number)
+{
+    char value[VALUE_LEN + 1];
+    make_value(value, number);
+    return ask_put(&r->f, r->s, "k", value);
+}
+
+/* Writes and reads in turn until it is killed. */
+static void other(int tell)
+{
+    struct room r;
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    room_open(&r);
+    for (unsigned i = 1;; i += 2) {
+        (void)write_whole(&r, i);
+        (void)read_whole(&r);
+        if (i == 1)
+            ASSERT(write(tell, "1", 1) == 1);
+    }
+}
+
+static void two_who_write_and_read_in_turn_see_whole_documents(void **state)
+{
+    (void)state;
+    struct room r;
+    pid_t pid = start(other);
+    room_open(&r);
+    for (unsigned i = 0; i < reads / 3; i++) {
+        (void)write_whole(&r, 2 * i);
+        (void)read_whole(&r);
+    }
+    room_close(&r);
+    kill_writer(pid);
+}
+
+/* --- one key, two writers -------------------------------------------------------------------- */
+
+struct talk { /* a process that is told numbers and answers with numbers */
+    pid_t pid;
+    int ask, tell;
+};
+
+static struct talk talk_to(void (*answer)(int ask, int tell))
+{
+    int ask[2], tell[2];
+    struct talk t;
+    assert_int_equal(pipe(ask), 0);
+    assert_int_equal(pipe(tell), 0);
+    t.pid = fork();
+    assert_true(t.pid >= 0);
+    if (t.pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)close(ask[1]);
+        answer(ask[0], tell[1]);
+        _exit(0);
+    }
+    (void)close(ask[0]);
+    (void)close(tell[1]);
+    t.ask = ask[1];
+    t.tell = tell[0];
+    return t;
+}
+
+static void talk_say(const struct talk *t, uint64_t number)
+{
+    assert_int_equal(write(t->ask, &number, sizeof(number)), sizeof(number));
+}
+
+static uint64_t talk_hear(const struct talk *t)
+{
+    uint64_t number;
+    assert_int_equal(read(t->tell, &number, sizeof(number)), sizeof(number));
+    return number;
+}
+
+static void talk_end(const struct talk *t)
+{
+    int status = 0;
+    (void)close(t->ask);
+    assert_int_equal(waitpid(t->pid, &status, 0), t->pid);
+    assert_int_equal(status, 0);
+    (void)close(t->tell);
+}
+
+static void writes_too(int ask, int tell)
+{
+    struct room r;
+    uint64_t number;
+    room_open(&r);
+    while (read(ask, &number, sizeof(number)) == (ssize_t)sizeof(number)) {
+        number = write_whole(&r, (unsigned)number);
+        ASSERT(write(tell, &number, sizeof(number)) == (ssize_t)sizeof(number));
+    }
+    room_close(&r);
+}
+
+static void of_two_who_write_one_key_at_once_both_may_and_one_value_stays(void **state)
+{
+    struct talk t = talk_to(writes_too);
+    struct room r;
+    (void)state;
+    room_open(&r);
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        talk_say(&t, 2 * i);
+        assert_int_equal(write_whole(&r, 2 * i + 1), ERR_OK);
+        assert_int_equal(talk_hear(&t), ERR_OK);
+        unsigned stays = read_whole(&r);
+        assert_true(stays == 2 * i || stays == 2 * i + 1);
+        assert_int_equal(read_whole(&r), stays);
+    }
+    room_close(&r);
+    talk_end(&t);
+}
+
+/* --- how soon -------------------------------------------------------------------------------- */
+
+/* Told a number, tells when it has read it. It has read the one before. */
+static void reads_too(int ask, int tell)
+{
+    struct room r;
+    uint64_t number;
+    room_open(&r);
+    while (read(ask, &number, sizeof(number)) == (ssize_t)sizeof(number)) {
+        while (read_whole(&r) != number)
+            ;
+        number = clock_mono_ms();
+        ASSERT(write(tell, &number, sizeof(number)) == (ssize_t)sizeof(number));
+    }
+    room_close(&r);
+}
+
+static void another_process_reads_it_within_a_second(void **state)
+{
+    struct talk t = talk_to(reads_too);
+    struct room r;
+    (void)state;
+    room_open(&r);
+    for (unsigned i = 1; i <= ROUNDS; i++) {
+        assert_int_equal(write_whole(&r, i), ERR_OK);
+        uint64_t written = clock_mono_ms();
+        talk_say(&t, i);
+        assert_true(talk_hear(&t) < written + SOON_MS);
+    }
+    room_close(&r);
+    talk_end(&t);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
@@ -227,8 +387,13 @@ int main(int argc, char **argv)
         TEST(of_eight_creators_one_wins),
         TEST(a_killed_writer_leaves_a_whole_document),
         TEST(a_reader_never_sees_half_a_document),
+        TEST(two_who_write_and_read_in_turn_see_whole_documents),
+        TEST(of_two_who_write_one_key_at_once_both_may_and_one_value_stays),
+        TEST(another_process_reads_it_within_a_second),
     };
-    row = argc == 2 ? backend_find(argv[1]) : NULL;
+    if (argc == 3)
+        reads = (unsigned)atoi(argv[2]);
+    row = argc >= 2 ? backend_find(argv[1]) : NULL;
     if (row == NULL || !row->is_shared) {
         (void)fprintf(stderr, "which store?\n");
         return 64;

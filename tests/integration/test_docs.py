@@ -210,3 +210,14 @@ def test_the_demo_leaves_a_picture(tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert (tmp_path / ".demo/picture.png").read_bytes().startswith(b"\x89PNG")
     assert "nodes" in done.stdout
+
+
+# --- tests/contract --------------------------------------------------------------------------------
+
+
+def test_the_list_of_what_every_store_must_do():
+    build = AGENT.parents[1]
+    if not (build / "tests" / "contract").is_dir():
+        pytest.skip("the program was built without tests")
+    done = subprocess.run([PYTHON, ROOT / "tests" / "contract" / "check_list.py", build], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -11,12 +11,14 @@
 
 /* The linker's --wrap calls these. */
 int __real_open(const char *path, int flags, mode_t mode);
+ssize_t __real_read(int fd, void *bytes, size_t len);
 ssize_t __real_write(int fd, const void *bytes, size_t len);
 int __real_fsync(int fd);
 int __real_rename(const char *from, const char *to);
 int __real_link(const char *from, const char *to);
 int __real_close(int fd);
 int __wrap_open(const char *path, int flags, ...);
+ssize_t __wrap_read(int fd, void *bytes, size_t len);
 ssize_t __wrap_write(int fd, const void *bytes, size_t len);
 int __wrap_fsync(int fd);
 int __wrap_rename(const char *from, const char *to);
@@ -84,6 +86,11 @@ int __wrap_open(const char *path, int flags, ...)
         va_end(args);
     }
     return fails(FAULT_OPEN) ? -1 : __real_open(path, flags, mode);
+}
+
+ssize_t __wrap_read(int fd, void *bytes, size_t len)
+{
+    return fails(FAULT_READ) ? -1 : __real_read(fd, bytes, len);
 }
 
 ssize_t __wrap_write(int fd, const void *bytes, size_t len)

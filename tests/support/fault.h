@@ -8,6 +8,7 @@
 enum fault_call {
     FAULT_ANY,
     FAULT_OPEN,
+    FAULT_READ,
     FAULT_WRITE,
     FAULT_FSYNC,
     FAULT_RENAME,

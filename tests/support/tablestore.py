@@ -10,13 +10,14 @@ conditions, and signs what it answers. With --data it keeps rows in a file, so t
 
 Tests steer it on the same port, unsigned: POST /~fault with "<operation or *> <times> <what>", what being one of
     busy, throttled, timeout (done, but says it may not be), error <status> <code>,
-    lose (done, then cut), half (done, then cut inside the answer), drop (cut), hang,
+    lose (done, then cut), half (done, then cut inside the answer), drop (cut), hang, held (until POST /~release),
     html, bad-md5, bad-crc, unsigned, late
-    fine (no fault: it comes before others)
-and POST /~credentials "<id> <secret> [token]", POST /~calm (no faults, counts from 0), POST /~counts: lines of
+    forged (signed as the answer to something else), fine (no fault: it comes before others)
+and POST /~credentials "<id> <secret> [token]", POST /~calm (no faults, counts from 0, clocks agree), POST /~counts: lines of
 "<operation> <requests>", "connections <number>" (of requests), "rows <number>" (of the newest table);
+POST /~forget "<beginning>": rows of the newest table whose keys begin so are gone;
 POST /~row "<table> <key>": the document in it, put together, or 404; POST /~older "<seconds>": everything was written
-so long before; POST /~clock "<seconds>": the server's is ahead of ours by so much; POST /~alien "<name>…": rows of other people in the newest table.
+so long before; POST /~hang-up: connections that are idle end; POST /~clock "<seconds>": the server's is ahead of ours by so much; POST /~alien "<name>…": rows of other people in the newest table.
 """
 import argparse
 import asyncio
@@ -414,7 +415,7 @@ class Server:
         self.requests = 0
         self.counts = {}
         self.connections = set()
-        self.connections = set()
+        self.released = asyncio.Event()
 
     def key(self, day):
         """What signs: the secret, or version 4's key of the day."""
@@ -460,9 +461,10 @@ class Server:
         if ots["x-ots-contentmd5"] != base64.b64encode(hashlib.md5(body).digest()).decode():
             raise invalid("The MD5 of the body is wrong.")
 
-    def answer(self, operation, status, body, fault):
+    def answer(self, operation, status, body, fault, day):
         now = datetime.datetime.now(datetime.timezone.utc)
         now += datetime.timedelta(seconds=self.clock - (16 * 60 if fault == "late" else 0))
+        operation = "Another" if fault == "forged" else operation
         if fault == "bad-crc" and len(body) > 20:
             body = body[:-1] + bytes([body[-1] ^ 1])
         ots = {
@@ -475,7 +477,7 @@ class Server:
         lines = "".join(f"{name}: {value}\r\n" for name, value in ots.items())
         if fault != "unsigned":
             text = "".join(f"{name}:{ots[name]}\n" for name in sorted(ots)) + "/" + operation
-            lines += f"Authorization: OTS {self.args.id}:{sha1(self.key(now.strftime('%Y%m%d')), text.encode())}\r\n"
+            lines += f"Authorization: OTS {self.args.id}:{sha1(self.key(day), text.encode())}\r\n"
         return f"HTTP/1.1 {status} X\r\n{lines}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
     def fault(self, operation):
@@ -498,6 +500,9 @@ class Server:
             self.check(operation, headers, body)
             if what == "hang":
                 await asyncio.sleep(3600)
+            if what == "held":
+                self.released.clear()
+                await self.released.wait()
             if what in ("drop", "html"):
                 page = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 6\r\n\r\n<html>"
                 return page if what == "html" else b"", what == "html"
@@ -513,7 +518,7 @@ class Server:
                 print(operation, refusal, file=sys.stderr, flush=True)
             status, out = refusal.status, field(1, refusal.code.encode()) + field(2, refusal.message.encode())
             what = "unsigned" if refusal.code == "OTSAuthFailed" else what
-        text = self.answer(operation, status, out, what)
+        text = self.answer(operation, status, out, what, headers.get("x-ots-signdate", ""))
         if what in ("lose", "half"):
             return text[:len(text) // 2 if what == "half" else 0], False
         return text, True
@@ -528,14 +533,23 @@ class Server:
             self.faults.clear()
             self.counts.clear()
             self.connections.clear()
-            self.clock = 0
+            self.clock = self.tables.skew = 0
         elif path == "/~clock":
             self.clock = int(words[0])
+        elif path == "/~hang-up":
+            for writer in self.connections:
+                writer.close()
         elif path == "/~older":
             self.tables.skew += int(words[0]) * 1000
         elif path == "/~alien":
             newest = list(self.tables.tables.values())[-1]
             newest["rows"].update({name.encode(): {"o": (("INTEGER", 1), 1)} for name in words})
+        elif path == "/~release":
+            self.released.set()
+        elif path == "/~forget":
+            rows = list(self.tables.tables.values())[-1]["rows"]
+            for key in [key for key in rows if key.startswith(words[0].encode())]:
+                del rows[key]
         elif path == "/~row":
             found = self.tables.document(*words)
             head = "404 X" if found is None else "200 OK"

@@ -426,6 +426,32 @@ static void over_plain_http_an_answer_must_be_signed_and_timely(void **state)
     vector_close();
 }
 
+/* The vendor's clients check answers with the key that they have asked with. */
+static void an_answer_past_midnight_has_the_key_of_the_request(void **state)
+{
+    (void)state;
+    static const char *const lines[][2] = {
+        {"Authorization", "OTS id:NRyi16MvP2lWvNnffrWLxPqa3Ck="},
+        {"x-ots-contentmd5", "1B2M2Y8AsgTpgAmY7PhCfg=="},
+        {"x-ots-date", "2026-01-03T00:00:00.100000Z"},
+        {"x-ots-requestid", "r"},
+    };
+    struct http_headers headers;
+    struct err err;
+    struct ots_credentials who = {"id", "secret", ""};
+    struct ots_signer signer = {&who, INSTANCE, "here"};
+    struct ots_asked asked = {&signer, "/PutRow", UINT64_C(1767398399900), true};
+    http_headers_init(&headers);
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++)
+        assert_int_equal(http_headers_add(&headers, slice_of(lines[i][0]), slice_of(lines[i][1])),
+                         ERR_OK);
+    struct ots_reply reply = {200, &headers, SLICE_EMPTY};
+    assert_int_equal(ots_judge(&reply, &asked, &err), OTS_OK);
+    asked.wall_ms += 1000; /* asked on the next day */
+    assert_int_equal(ots_judge(&reply, &asked, &err), OTS_CORRUPT);
+    http_headers_done(&headers);
+}
+
 static void what_a_refusal_repeats_is_not_shown(void **state)
 {
     (void)state;
@@ -448,6 +474,31 @@ static void what_a_refusal_repeats_is_not_shown(void **state)
     struct ots_reply reply = {403, &headers, buf_slice(&body)};
     assert_int_equal(ots_judge(&reply, &asked, &err), OTS_NO_ENTRY);
     assert_null(strstr(err.msg, "the-secret"));
+    http_headers_done(&headers);
+    buf_done(&body);
+}
+
+/* A success without one may be half of it. */
+static void an_error_needs_no_checksum(void **state)
+{
+    (void)state;
+    struct http_headers headers;
+    struct err err;
+    struct ots_credentials who = {"id", "the-secret", ""};
+    struct ots_signer signer = {&who, INSTANCE, NULL};
+    struct ots_asked asked = {&signer, "/PutRow", 0, false};
+    struct buf body;
+    buf_init(&body, SIZE_MAX);
+    ots_field_bytes(&body, 1, SLICE("OTSServerBusy"));
+    http_headers_init(&headers);
+    assert_int_equal(http_headers_add(&headers, SLICE("x-ots-requestid"), SLICE("1")), ERR_OK);
+    struct ots_reply reply = {503, &headers, buf_slice(&body)};
+    assert_int_equal(ots_judge(&reply, &asked, &err), OTS_AGAIN);
+    reply.status = 200;
+    assert_int_equal(ots_judge(&reply, &asked, &err), OTS_CORRUPT);
+    reply.status = 503;
+    assert_int_equal(http_headers_add(&headers, SLICE("x-ots-contentmd5"), SLICE("1")), ERR_OK);
+    assert_int_equal(ots_judge(&reply, &asked, &err), OTS_CORRUPT);
     http_headers_done(&headers);
     buf_done(&body);
 }
@@ -685,7 +736,9 @@ int main(void)
         cmocka_unit_test(credentials_that_no_header_can_have_are_refused),
         cmocka_unit_test(answers_get_the_vendors_verdict),
         cmocka_unit_test(over_plain_http_an_answer_must_be_signed_and_timely),
+        cmocka_unit_test(an_answer_past_midnight_has_the_key_of_the_request),
         cmocka_unit_test(what_a_refusal_repeats_is_not_shown),
+        cmocka_unit_test(an_error_needs_no_checksum),
         cmocka_unit_test(checksums_are_the_published_ones),
         cmocka_unit_test(damaged_rows_are_seen),
         cmocka_unit_test(messages_are_read_strictly),

@@ -340,6 +340,29 @@ static void a_write_that_failed_is_believed_until_one_succeeds(void **state)
     assert_int_equal(store_stats(r->s).docs_written, 1);
 }
 
+/* It was told at its deadline, and others have succeeded since. */
+static void what_was_given_up_fails_without_a_word(void **state)
+{
+    struct room *r = *state;
+    struct ask stuck = {.op = {.deadline_ms = SOON_MS}};
+    struct ask other;
+    store_fake.hold = true;
+    ask_add(&stuck, STORE_PUT, "k", "1");
+    ask_start(&stuck, r->s);
+    ask_wait(&stuck, &r->f);
+    assert_false(store_healthy(r->s, NULL));
+    store_fake.hold = false;
+    room_ask(r, &other, STORE_PUT, "other", "1");
+    ask_wait(&other, &r->f);
+    assert_true(store_healthy(r->s, NULL));
+    store_fake.fail = 1;
+    store_fake_finish();
+    assert_true(store_healthy(r->s, NULL));
+    assert_int_equal(store_stats(r->s).failures, 1);
+    ask_done(&stuck);
+    ask_done(&other);
+}
+
 static void an_unhealthy_backend_is_asked_by_itself(void **state)
 {
     struct room *r = *state;
@@ -426,6 +449,7 @@ int main(void)
         TEST(a_caller_is_answered_while_the_backend_is_stuck),
         TEST(what_waited_in_vain_is_never_done),
         TEST(a_write_that_failed_is_believed_until_one_succeeds),
+        TEST(what_was_given_up_fails_without_a_word),
         TEST(an_unhealthy_backend_is_asked_by_itself),
         TEST(an_op_can_be_used_again_inside_done),
         TEST(a_store_is_opened_only_by_its_url),

@@ -115,8 +115,26 @@ SCRIPT(says_nothing, EXPECTS("never"));
 SCRIPT(talks_http, SENDS("HTTP/1.1 400 Bad Request\r\n\r\n"), DOES(PEER_CLOSE));
 SCRIPT(promises_much, SENDS("\xff\xff\xff\x00\x0a"), EXPECTS("never"));
 SCRIPT(is_full, SENDS("\x17\x00\x00\x00\xff\x10\x04Too many connections"), DOES(PEER_CLOSE));
-SCRIPT(knows_no_tls, GREETS, EXPECTS("mysql_native_password"),
-       SENDS("\x07\x00\x00\x02\x00\x00\x00\x02\x00\x00\x00"), EXPECTS("never"));
+#define AGREES SENDS("\x07\x00\x00\x02\x00\x00\x00\x02\x00\x00\x00")
+SCRIPT(knows_no_tls, GREETS, EXPECTS("mysql_native_password"), AGREES, EXPECTS("never"));
+#define AGREES_AT_ONCE SENDS("\x07\x00\x00\x01\x00\x00\x00\x02\x00\x00\x00")
+/* A statement's number, no columns, no parameters. */
+#define PREPARES SENDS("\x0c\x00\x00\x01\x00\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00")
+SCRIPT(reads_no_parameters, GREETS, EXPECTS("mysql_native_password"), AGREES, EXPECTS("SET NAMES"),
+       AGREES_AT_ONCE, EXPECTS("INSERT"), PREPARES, EXPECTS("INSERT"), PREPARES, EXPECTS("SELECT"),
+       PREPARES, EXPECTS("DELETE"), PREPARES, EXPECTS("DELETE"), PREPARES, EXPECTS("SELECT"),
+       PREPARES, EXPECTS("@@max_allowed_packet"), SENDS("\x01\x00\x00\x01\x02"),
+       SENDS("\x17\x00\x00\x02\x03"
+             "def\x00\x00\x00\x01"
+             "a\x00\x0c\x3f\x00\xff\x00\x00\x00\xfd\x00\x00\x00\x00\x00"),
+       SENDS("\x17\x00\x00\x03\x03"
+             "def\x00\x00\x00\x01"
+             "b\x00\x0c\x3f\x00\xff\x00\x00\x00\xfd\x00\x00\x00\x00\x00"),
+       SENDS("\x05\x00\x00\x04\xfe\x00\x00\x02\x00"),
+       SENDS("\x1a\x00\x00\x05\x08"
+             "16777216\x10"
+             "1700000000000000"),
+       SENDS("\x05\x00\x00\x06\xfe\x00\x00\x02\x00"), EXPECTS("never"));
 SCRIPT(is_curious, GREETS, EXPECTS("mysql_native_password"),
        SENDS("\x16\x00\x00\x02\xfemysql_clear_password\x00"), EXPECTS("never"));
 
@@ -187,6 +205,37 @@ static void a_refused_create_is_not_in_doubt(void **state)
     finish();
 }
 
+static uint64_t last_try_ms;
+
+static void note_try(struct peer_conn *conn)
+{
+    (void)conn;
+    last_try_ms = clock_mono_ms();
+}
+
+SCRIPT(notes_tries, CALLS(note_try), DOES(PEER_CLOSE));
+
+/* It may have come back in the pause since the last try. */
+static void who_was_away_is_tried_once_more_before_that_is_told(void **state)
+{
+    uint64_t began = clock_mono_ms();
+    (void)state;
+    BEGIN("?wait_ms=250", notes_tries);
+    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_UNAVAILABLE);
+    assert_true(last_try_ms >= began + 250);
+    assert_true(peer.accepted < 8);
+    finish();
+}
+
+/* A statement without parameters would be sent without them, or be the end of us. */
+static void who_understands_statements_otherwise_is_told_none(void **state)
+{
+    (void)state;
+    BEGIN("?wait_ms=0", reads_no_parameters);
+    check_refused("otherwise");
+    finish();
+}
+
 static bool was_told(const char *text)
 {
     for (unsigned i = 0; i < peer.accepted && i < PEER_CONNS_MAX; i++) {
@@ -237,6 +286,8 @@ int main(void)
         cmocka_unit_test(who_is_full_is_unavailable),
         cmocka_unit_test(who_says_nothing_holds_nobody),
         cmocka_unit_test(a_refused_create_is_not_in_doubt),
+        cmocka_unit_test(who_was_away_is_tried_once_more_before_that_is_told),
+        cmocka_unit_test(who_understands_statements_otherwise_is_told_none),
         cmocka_unit_test(who_speaks_no_tls_gets_no_document),
         cmocka_unit_test(who_cannot_be_verified_is_not_even_greeted),
         cmocka_unit_test(the_password_is_not_said_in_clear),
