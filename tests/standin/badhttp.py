@@ -157,6 +157,7 @@ class BadHttp:
         piece, pause = len(body) or 1, 0.0
         if rule.do == "chunked":
             stream.enable_chunked_encoding()
+            body = body[: rule.get("bytes", len(body))]
         else:
             stream.content_length = len(body)
             rate = rule.get("bytes_per_s", 1000)
