@@ -196,31 +196,39 @@ static uint64_t key_hash(const struct key_table *t, struct slice key, uint32_t o
     return h;
 }
 
+/* The bytes that a spelling stands for, one by one: a character may come at once as an escape, byte
+ * by byte as UTF-8, or as the escapes of its bytes (\udcc3\udca9). */
+struct key_bytes {
+    const char *at, *end;
+    char out[4];
+    size_t len, used;
+};
+
+/* -1: there are no more. */
+static int key_next(struct key_bytes *k)
+{
+    if (k->used == k->len) {
+        if (k->at == k->end)
+            return -1;
+        k->at = next_char(k->at, k->end, k->out, &k->len);
+        k->used = 0;
+    }
+    return (unsigned char)k->out[k->used++];
+}
+
 static bool keys_equal(struct slice a, struct slice b)
 {
+    struct key_bytes x = {.at = a.ptr, .end = a.ptr + a.len};
+    struct key_bytes y = {.at = b.ptr, .end = b.ptr + b.len};
+    int from_x;
+    int from_y;
     if (!has_escape(a) && !has_escape(b))
         return slice_eq(a, b);
-    const char *x = a.ptr;
-    const char *y = b.ptr;
-    const char *x_end = a.ptr + a.len;
-    const char *y_end = b.ptr + b.len;
-    while (x < x_end && y < y_end) {
-        /* Two spellings of one character can give its bytes in pieces of different length (raw
-         * UTF-8 byte by byte, an escape at once), so pieces are compared byte-wise. */
-        char from_x[4];
-        char from_y[4];
-        size_t x_len;
-        size_t y_len;
-        x = next_char(x, x_end, from_x, &x_len);
-        y = next_char(y, y_end, from_y, &y_len);
-        while (x_len < y_len && x < x_end && *x != '\\')
-            from_x[x_len++] = *x++;
-        while (y_len < x_len && y < y_end && *y != '\\')
-            from_y[y_len++] = *y++;
-        if (x_len != y_len || memcmp(from_x, from_y, x_len) != 0)
-            return false;
-    }
-    return x == x_end && y == y_end;
+    do {
+        from_x = key_next(&x);
+        from_y = key_next(&y);
+    } while (from_x == from_y && from_x >= 0);
+    return from_x == from_y;
 }
 
 static void table_grow(struct key_table *t);
@@ -650,7 +658,7 @@ bool json_to_i64(struct slice token, int64_t *ret)
 
 bool json_to_double(struct slice token, double *ret)
 {
-    char text[512]; /* longer spellings are cut: more digits than any double has */
+    char text[512]; /* a longer spelling has more digits than any double: nobody means it */
     char *end;
     if (token.len == 0 || token.len >= sizeof(text))
         return false;

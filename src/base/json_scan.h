@@ -75,7 +75,7 @@ bool json_string_is(struct slice token, const char *text);
 enum err_code json_unescape(struct slice token, struct buf *out) MUST_CHECK;
 /* A whole number in range, in any JSON spelling of it without fraction and exponent. */
 bool json_to_i64(struct slice token, int64_t *ret);
-/* Any number, rounded; NaN and infinities are refused. */
+/* Any number of less than 512 characters, rounded; NaN and infinities are refused. */
 bool json_to_double(struct slice token, double *ret);
 
 #endif
