@@ -142,6 +142,47 @@ bool json_string_is(struct slice token, const char *text)
     return *text == '\0';
 }
 
+/* The bytes that a spelling stands for, one by one: a character may come at once as an escape, byte
+ * by byte as UTF-8, or as the escapes of its bytes (\udcc3\udca9). */
+struct spelled {
+    const char *at, *end;
+    char out[4];
+    size_t len, used;
+};
+
+/* -1: there are no more. */
+static int spelled_next(struct spelled *s)
+{
+    if (s->used == s->len) {
+        if (s->at == s->end)
+            return -1;
+        s->at = next_char(s->at, s->end, s->out, &s->len);
+        s->used = 0;
+    }
+    return (unsigned char)s->out[s->used++];
+}
+
+/* Both inside their quotes. */
+static bool spelled_equal(struct slice a, struct slice b)
+{
+    struct spelled x = {.at = a.ptr, .end = a.ptr + a.len};
+    struct spelled y = {.at = b.ptr, .end = b.ptr + b.len};
+    int from_x;
+    int from_y;
+    if (!has_escape(a) && !has_escape(b))
+        return slice_eq(a, b);
+    do {
+        from_x = spelled_next(&x);
+        from_y = spelled_next(&y);
+    } while (from_x == from_y && from_x >= 0);
+    return from_x == from_y;
+}
+
+bool json_strings_equal(struct slice a, struct slice b)
+{
+    return spelled_equal(inside(a), inside(b));
+}
+
 enum err_code json_unescape(struct slice token, struct buf *out)
 {
     struct slice s = inside(token);
@@ -196,41 +237,6 @@ static uint64_t key_hash(const struct key_table *t, struct slice key, uint32_t o
     return h;
 }
 
-/* The bytes that a spelling stands for, one by one: a character may come at once as an escape, byte
- * by byte as UTF-8, or as the escapes of its bytes (\udcc3\udca9). */
-struct key_bytes {
-    const char *at, *end;
-    char out[4];
-    size_t len, used;
-};
-
-/* -1: there are no more. */
-static int key_next(struct key_bytes *k)
-{
-    if (k->used == k->len) {
-        if (k->at == k->end)
-            return -1;
-        k->at = next_char(k->at, k->end, k->out, &k->len);
-        k->used = 0;
-    }
-    return (unsigned char)k->out[k->used++];
-}
-
-static bool keys_equal(struct slice a, struct slice b)
-{
-    struct key_bytes x = {.at = a.ptr, .end = a.ptr + a.len};
-    struct key_bytes y = {.at = b.ptr, .end = b.ptr + b.len};
-    int from_x;
-    int from_y;
-    if (!has_escape(a) && !has_escape(b))
-        return slice_eq(a, b);
-    do {
-        from_x = key_next(&x);
-        from_y = key_next(&y);
-    } while (from_x == from_y && from_x >= 0);
-    return from_x == from_y;
-}
-
 static void table_grow(struct key_table *t);
 
 /* False: it is there already. */
@@ -240,7 +246,7 @@ static bool table_add(struct key_table *t, struct slice key, uint32_t object)
         table_grow(t);
     uint32_t at = (uint32_t)key_hash(t, key, object) & (t->size - 1);
     for (; t->entries[at].key.ptr != NULL; at = (at + 1) & (t->size - 1))
-        if (t->entries[at].object == object && keys_equal(t->entries[at].key, key))
+        if (t->entries[at].object == object && spelled_equal(t->entries[at].key, key))
             return false;
     t->entries[at] = (struct key_entry){key, object};
     t->used++;

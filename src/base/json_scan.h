@@ -70,6 +70,8 @@ bool json_get_path(struct slice object, struct slice *ret_value, ...) __attribut
 
 /* Does a string token (with its quotes) say exactly this? */
 bool json_string_is(struct slice token, const char *text);
+/* Do two string tokens say the same, however they spell it? */
+bool json_strings_equal(struct slice a, struct slice b);
 /* Appends the UTF-8 of a string token. As Python's `surrogateescape`: \udc80..\udcff become the
  * bytes 0x80..0xff, other lone surrogates U+FFFD. ERR_TOO_LARGE past the buf's cap. */
 enum err_code json_unescape(struct slice token, struct buf *out) MUST_CHECK;

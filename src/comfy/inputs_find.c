@@ -103,7 +103,7 @@ static bool section_marks(struct slice inputs, const char *section, struct slice
         struct json_iter parts;
         struct slice type;
         struct slice options;
-        if (!slice_eq(key, name) || json_kind(spec) != JSON_ARRAY)
+        if (!json_strings_equal(key, name) || json_kind(spec) != JSON_ARRAY)
             continue;
         json_iter_init(&parts, spec);
         return json_next(&parts, NULL, &type) && json_next(&parts, NULL, &options) &&
@@ -122,7 +122,7 @@ bool inputs_class_takes(struct slice info, struct slice class_type, struct slice
         return false;
     json_iter_init(&it, info);
     while (json_next(&it, &key, &about))
-        if (slice_eq(key, class_type) && json_kind(about) == JSON_OBJECT &&
+        if (json_strings_equal(key, class_type) && json_kind(about) == JSON_OBJECT &&
             json_get(about, "input", &inputs) && json_kind(inputs) == JSON_OBJECT)
             return section_marks(inputs, "required", name) ||
                    section_marks(inputs, "optional", name);

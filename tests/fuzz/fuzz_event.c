@@ -6,6 +6,7 @@
  * and the progress stays one: its counts are those of its nodes, and a reader of its node map
  * comes to the same one. */
 #include "history.h"
+#include "inputs_private.h"
 #include "json_tell.h"
 #include "progress.h"
 
@@ -181,6 +182,18 @@ static void on_queue(struct slice body)
     buf_done(&text);
 }
 
+/* Python tells names in escapes, prompts may have them plain. */
+static void on_object_info(struct slice body)
+{
+    struct buf text;
+    if (respell(body, &text)) {
+        bool takes = inputs_class_takes(json_trim(body), SLICE("\"é\""), SLICE("\"image\""));
+        struct slice info = json_trim(buf_slice(&text));
+        ASSERT(inputs_class_takes(info, SLICE("\"\\u00E9\""), SLICE("\"im\\u0061ge\"")) == takes);
+    }
+    buf_done(&text);
+}
+
 static void on_line(struct progress *p, struct slice line)
 {
     struct event e;
@@ -189,6 +202,8 @@ static void on_line(struct progress *p, struct slice line)
         on_history(p, rest);
     } else if (line.ptr[0] == 'Q') {
         on_queue(rest);
+    } else if (line.ptr[0] == 'O') {
+        on_object_info(rest);
     } else if (line.ptr[0] == '\1') {
         event_parse_binary(&e, rest);
         check_event(&e, rest);
