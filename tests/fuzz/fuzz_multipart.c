@@ -1,6 +1,6 @@
 /* Uploads: the first line is the Content-Type, the rest the body. Parts lie in the body, one behind
- * the other, each between two delimiters; and what was read is written again and read as the same.
- */
+ * the other, each between two delimiters; what was read is written again and read as the same; and
+ * a part made of the body's bytes is read as what it was made of. */
 #include "multipart.h"
 
 #include <stdlib.h>
@@ -81,6 +81,35 @@ static void check_body(struct slice type, struct slice body)
     buf_done(&written);
 }
 
+static struct slice cut(struct slice *from, size_t len)
+{
+    struct slice part = {from->ptr, from->len < len ? from->len : len};
+    *from = (struct slice){from->ptr + part.len, from->len - part.len};
+    return part;
+}
+
+static void check_made(struct slice bytes)
+{
+    static const struct slice type = {"multipart/form-data; boundary=xyz", 33};
+    struct multipart m = {.delimiter = "\r\n--xyz"};
+    struct multipart_part made, read;
+    struct buf body;
+    made.name = cut(&bytes, 8);
+    made.filename = cut(&bytes, 12);
+    made.content = bytes;
+    if (!is_writable(made.name) || !is_writable(made.filename) || has(bytes, m.delimiter))
+        return;
+    buf_init(&body, SIZE_MAX);
+    write_part(&body, &m, &made);
+    buf_adds(&body, "\r\n--xyz--");
+    ASSERT(multipart_begin(&m, type, (struct slice){body.ptr + 2, body.len - 2}) == ERR_OK);
+    ASSERT(multipart_next(&m, &read) == ERR_OK);
+    ASSERT(slice_eq(made.name, read.name) && slice_eq(made.filename, read.filename) &&
+           slice_eq(made.content, read.content));
+    ASSERT(multipart_next(&m, &read) == ERR_NOT_FOUND);
+    buf_done(&body);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct slice rest = {size > 0 ? (const char *)data : "", size};
@@ -88,6 +117,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     if (end == NULL)
         return 0;
     struct slice type = {rest.ptr, (size_t)(end - rest.ptr)};
+    check_made((struct slice){end + 1, rest.len - type.len - 1});
     check_body(type, (struct slice){end + 1, rest.len - type.len - 1});
     return 0;
 }
