@@ -220,7 +220,8 @@ static void check_answer(const struct client *c, const struct shape *shape)
     enum http_parse_result result = HTTP_PARSE_COMPLETE;
     buf_init(&a.body, SIZE_MAX);
     struct http_parser *p = http_parser_new(HTTP_PARSE_RESPONSE, &events, &a);
-    while (rest.len > 0 && result == HTTP_PARSE_COMPLETE) {
+    /* A HEAD that cannot be read as one is refused with a body. */
+    while (rest.len > 0 && result == HTTP_PARSE_COMPLETE && !(shape->is_head && a.final > 0)) {
         size_t used = 0;
         struct err err;
         if (shape->is_head)
