@@ -114,7 +114,6 @@ struct store_live {
     uint64_t wrote_at; /* on clock_mono_ms(): start of the newest write that succeeded; 0: none */
     struct list_node link; /* the core's from here on */
     struct store *store;
-    struct store_op op;
     bool dirty, writing, ended;
     uint64_t not_before_ms;
     unsigned failures;

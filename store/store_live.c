@@ -7,6 +7,7 @@
 #include "store_private.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 void store_live_init(struct store_live *live, struct store *s, const char *key)
 {
@@ -85,6 +86,7 @@ static void live_on_written(struct store_op *op)
             live->not_before_ms = again;
         live->dirty = true;
     }
+    free(op);
     if (live->ended)
         live_tell_end(live);
     else if (live->dirty)
@@ -94,7 +96,7 @@ static void live_on_written(struct store_op *op)
 void live_write(struct store_live *live, uint64_t now)
 {
     struct store *s = live->store;
-    struct store_op *op = &live->op;
+    struct store_op *op = xmalloc(sizeof(*op)); /* most documents are not being written */
     list_remove(&live->link);
     live->dirty = false;
     live->writing = true;

@@ -141,18 +141,22 @@ enum err_code buf_append(struct buf *b, struct slice s)
     return ERR_OK;
 }
 
+/* Most of the time there is room already. */
 PRINTF_LIKE(2, 0) static enum err_code buf_vprintf(struct buf *b, const char *fmt, va_list args)
 {
     va_list again;
+    size_t room = b->cap - b->len;
     va_copy(again, args);
-    int n = vsnprintf(NULL, 0, fmt, args);
+    int n = vsnprintf(room > 0 ? b->ptr + b->len : NULL, room, fmt, args);
     ASSERT(n >= 0);
     enum err_code code = buf_reserve(b, (size_t)n);
-    if (code == ERR_OK) {
+    if (code == ERR_OK && (size_t)n >= room)
         (void)vsnprintf(b->ptr + b->len, (size_t)n + 1, fmt, again);
-        b->len += (size_t)n;
-    }
     va_end(again);
+    if (code == ERR_OK)
+        b->len += (size_t)n;
+    else if (room > 0)
+        b->ptr[b->len] = '\0';
     return code;
 }
 
@@ -176,6 +180,17 @@ void buf_addf(struct buf *b, const char *fmt, ...)
     va_start(args, fmt);
     ASSERT(buf_vprintf(b, fmt, args) == ERR_OK);
     va_end(args);
+}
+
+void buf_add_u64(struct buf *b, uint64_t n)
+{
+    char digits[20];
+    size_t at = sizeof(digits);
+    do {
+        digits[--at] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    buf_add(b, (struct slice){digits + at, sizeof(digits) - at});
 }
 
 size_t utf8_char_len(const char *text, size_t left)

@@ -94,6 +94,7 @@ static inline void buf_adds(struct buf *b, const char *s)
 {
     buf_add(b, slice_of(s));
 }
+void buf_add_u64(struct buf *b, uint64_t n); /* in decimal */
 /* A JSON string with its quotes; bytes that are not UTF-8 become U+FFFD. */
 void buf_add_json_string(struct buf *b, struct slice text);
 /* Drops the first n bytes. */

@@ -124,9 +124,17 @@ static bool has_escape(struct slice s)
     return memchr(s.ptr, '\\', s.len) != NULL;
 }
 
+/* False nearly always, and so nothing else needs to be looked at. */
+static inline bool may_be(struct slice token, const char *text)
+{
+    return token.ptr[1] == text[0] || token.ptr[1] == '\\' || text[0] == '\0';
+}
+
 bool json_string_is(struct slice token, const char *text)
 {
     struct slice s = inside(token);
+    if (!may_be(token, text))
+        return false;
     if (!has_escape(s))
         return slice_is(s, text);
     const char *at = s.ptr;
@@ -309,11 +317,19 @@ static bool check_escape(struct checker *c)
     return true;
 }
 
+static const char *plain_end(const char *at, const char *end)
+{
+    while (at < end && (unsigned char)*at >= 0x20 && (unsigned char)*at < 0x80 && *at != '"' &&
+           *at != '\\')
+        at++;
+    return at;
+}
+
 /* From the quote on. */
 static bool check_string(struct checker *c)
 {
     c->at++;
-    while (c->at < c->end) {
+    while ((c->at = plain_end(c->at, c->end)) < c->end) {
         unsigned char byte = (unsigned char)*c->at;
         if (byte == '"') {
             c->at++;
@@ -324,8 +340,6 @@ static bool check_string(struct checker *c)
         if (byte == '\\') {
             if (!check_escape(c))
                 return false;
-        } else if (byte < 0x80) {
-            c->at++;
         } else {
             size_t len = utf8_char_len(c->at, (size_t)(c->end - c->at));
             if (len == 0)
@@ -530,13 +544,19 @@ enum json_kind json_kind(struct slice value)
     }
 }
 
+/* A quote that an even number of backslashes precedes. */
 static const char *string_end(const char *at, const char *end)
 {
-    for (at++; at < end && *at != '"'; at++)
-        if (*at == '\\')
-            at++;
-    ASSERT(at < end);
-    return at + 1;
+    for (at++;;) {
+        const char *quote = memchr(at, '"', (size_t)(end - at));
+        ASSERT(quote != NULL);
+        const char *plain = quote;
+        while (plain > at && plain[-1] == '\\')
+            plain--;
+        if ((quote - plain) % 2 == 0)
+            return quote + 1;
+        at = quote + 1;
+    }
 }
 
 static const char *container_end(const char *at, const char *end)
@@ -556,6 +576,11 @@ static const char *container_end(const char *at, const char *end)
     assert_failed("the text was checked", __FILE__, __LINE__);
 }
 
+static bool ends_scalar(char c)
+{
+    return c == ',' || c == ']' || c == '}' || c == ' ' || c == '\n' || c == '\r' || c == '\t';
+}
+
 static const char *value_end(const char *at, const char *end)
 {
     ASSERT(at < end);
@@ -563,7 +588,7 @@ static const char *value_end(const char *at, const char *end)
         return string_end(at, end);
     if (*at == '{' || *at == '[')
         return container_end(at, end);
-    while (at < end && strchr(",]} \n\r\t", *at) == NULL)
+    while (at < end && !ends_scalar(*at))
         at++;
     return at;
 }
@@ -630,7 +655,7 @@ void json_pick(struct slice object, const char *const *keys, struct slice *value
     json_iter_init(&it, object);
     while (json_next(&it, &name, &value))
         for (size_t i = 0; i < count; i++)
-            if (json_string_is(name, keys[i]))
+            if (may_be(name, keys[i]) && json_string_is(name, keys[i]))
                 values[i] = value;
 }
 

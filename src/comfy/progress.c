@@ -482,10 +482,13 @@ double progress_share(const struct progress *p)
 /* Whole numbers, as almost all are, without a fraction. */
 static void render_number(struct buf *out, double value)
 {
-    if (value == floor(value) && fabs(value) < 1e15)
-        buf_addf(out, "%.0f", value);
-    else
+    if (value == floor(value) && fabs(value) < 1e15) {
+        if (value < 0)
+            buf_adds(out, "-");
+        buf_add_u64(out, (uint64_t)fabs(value));
+    } else {
         buf_addf(out, "%.15g", value);
+    }
 }
 
 void progress_render_node(const struct progress_node *n, struct buf *out)
@@ -495,8 +498,11 @@ void progress_render_node(const struct progress_node *n, struct buf *out)
     render_number(out, n->max);
     buf_adds(out, ",\"value\":");
     render_number(out, n->value);
-    buf_addf(out, ",\"start\":%llu,\"last_updated\":%llu,\"images\":[",
-             (unsigned long long)n->start_s, (unsigned long long)n->updated_s);
+    buf_adds(out, ",\"start\":");
+    buf_add_u64(out, n->start_s);
+    buf_adds(out, ",\"last_updated\":");
+    buf_add_u64(out, n->updated_s);
+    buf_adds(out, ",\"images\":[");
     for (unsigned i = 0; i < n->file_count; i++)
         buf_addf(out, "%s{\"filename\":%s,\"subfolder\":%s,\"type\":%s}", i > 0 ? "," : "",
                  n->files[i].filename, n->files[i].subfolder, n->files[i].type);

@@ -15,6 +15,7 @@
 #define HTTP_SERVER_H
 
 #include "http_parser.h"
+#include "tcp_peer.h"
 
 #include <uv.h>
 
@@ -157,6 +158,7 @@ void *http_stream_data(const struct http_stream *s);
 bool http_stream_write(struct http_stream *s, struct slice bytes);
 size_t http_stream_pending(const struct http_stream *s); /* bytes not yet with the kernel */
 bool http_stream_is_clear(struct http_stream *s);        /* as http_is_clear() */
+bool http_stream_peer(const struct http_stream *s, struct tcp_peer *ret); /* as tcp_peer_ask() */
 /* Bytes stay with the peer (back-pressure); its leaving is then seen late. */
 void http_stream_pause(struct http_stream *s);
 void http_stream_resume(struct http_stream *s);

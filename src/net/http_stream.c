@@ -135,6 +135,12 @@ bool http_stream_is_clear(struct http_stream *s)
     return out_pending(s->conn) == 0;
 }
 
+bool http_stream_peer(const struct http_stream *s, struct tcp_peer *ret)
+{
+    uv_os_fd_t fd;
+    return uv_fileno((const uv_handle_t *)&s->conn->tcp, &fd) == 0 && tcp_peer_ask(fd, ret);
+}
+
 void http_stream_pause(struct http_stream *s)
 {
     s->paused = true;

@@ -22,7 +22,11 @@
 
 #include <stdlib.h>
 
-enum { TUNNEL_READ = 64 * 1024 };
+enum {
+    TUNNEL_READ = 64 * 1024,
+    TUNNEL_PROOF = 512 * 1024, /* taken: a program reads there. Without one systems take 64 KiB */
+    TUNNEL_TRIPS = 2,          /* a window that has just opened is heard of within so many */
+};
 
 enum tunnel_state { TUNNEL_ASKING, TUNNEL_OPEN, TUNNEL_CLOSED };
 
@@ -60,8 +64,9 @@ struct tunnel {
     struct deadline deadline, hold;
     struct buf out; /* with uv_write, or next */
     bool writing;
-    bool slow; /* the client did not catch up in time */
-    bool deaf; /* the server takes no more; it may still say something */
+    struct tcp_peer opened, held; /* the client when it came, and when it was held last */
+    bool slow;                    /* it did not catch up in time */
+    bool deaf;                    /* the server takes no more; it may still say something */
 };
 
 /* --- the end --------------------------------------------------------------------------------- */
@@ -197,6 +202,12 @@ static void tunnel_on_hold_over(struct deadline *d)
     tunnel_read_on(t);
 }
 
+static void tunnel_cut(struct tunnel *t)
+{
+    http_stream_reset(t->stream);
+    tunnel_close(t);
+}
+
 static void tunnels_relieve(struct tunnels *ts)
 {
     struct tunnel *last = NULL;
@@ -210,10 +221,21 @@ static void tunnels_relieve(struct tunnels *ts)
             last = t;
         }
     }
-    if (last != NULL && queued > ts->options.queued_max) {
-        http_stream_reset(last->stream);
-        tunnel_close(last);
-    }
+    if (last != NULL && queued > ts->options.queued_max)
+        tunnel_cut(last);
+}
+
+/* Not by its network: that is not what closes a window. */
+static bool tunnel_has_never_read(const struct tunnel *t)
+{
+    struct tcp_peer now;
+    uint64_t patience_us = t->owner->options.hold_ms * 1000;
+    if (!http_stream_peer(t->stream, &now))
+        return false;
+    if (patience_us < TUNNEL_TRIPS * now.rtt_us)
+        patience_us = TUNNEL_TRIPS * now.rtt_us;
+    return now.acked_bytes - t->opened.acked_bytes < TUNNEL_PROOF &&
+           now.closed_us - t->held.closed_us >= patience_us;
 }
 
 static void tunnel_to_client(struct tunnel *t, struct slice bytes)
@@ -223,6 +245,11 @@ static void tunnel_to_client(struct tunnel *t, struct slice bytes)
     if (!t->slow) {
         (void)uv_read_stop((uv_stream_t *)&t->tcp);
         deadline_set(&t->owner->deadlines, TUNNEL_HOLD, &t->hold);
+        (void)http_stream_peer(t->stream, &t->held);
+    } else if (http_stream_pending(t->stream) > t->owner->options.unread_max &&
+               tunnel_has_never_read(t)) {
+        tunnel_cut(t);
+        return;
     }
     tunnels_relieve(t->owner);
 }
@@ -276,6 +303,7 @@ static void tunnel_upgrade(struct tunnel *t, struct slice rest)
         t->req = NULL;
         t->state = TUNNEL_OPEN;
         list_add(&t->owner->open, &t->link);
+        (void)http_stream_peer(t->stream, &t->opened);
         deadline_clear(&t->deadline);
         http_parser_free(t->parser);
         t->parser = NULL;
@@ -376,9 +404,7 @@ static void tunnel_on_shake_over(struct deadline *d)
 
 static void tunnel_on_stuck(struct deadline *d)
 {
-    struct tunnel *t = CONTAINER_OF(d, struct tunnel, deadline);
-    http_stream_reset(t->stream);
-    tunnel_close(t);
+    tunnel_cut(CONTAINER_OF(d, struct tunnel, deadline));
 }
 
 /* --- the interface --------------------------------------------------------------------------- */

@@ -7,9 +7,11 @@
  * wait, so that large messages pass to those who read at 5 MB/s or more; others are read past, and
  * cut when they are too far behind or take nothing (stream_max, stream_ms of the HTTP server).
  *
- * One that will never read cannot be told from one that is slow: the beginning of a flood is a
- * large picture. So each may be behind by stream_max; but all together by queued_max only, beyond
- * which the one that is furthest behind is cut. */
+ * One that never reads is told from one that is slow by what its system says: it has taken no more
+ * than systems take for a program that is not looking, and its window has been closed for as long
+ * as it was held. It is cut at unread_max already. Who has read once may be behind by stream_max,
+ * as the beginning of a flood is a large picture; but all together by queued_max only, beyond which
+ * the one that is furthest behind is cut. */
 #ifndef TUNNEL_H
 #define TUNNEL_H
 
@@ -23,10 +25,12 @@ struct tunnels_options {
     unsigned max;                /* open at once */
     uint64_t shake_ms, stuck_ms; /* connect and handshake; bytes that the server does not take */
     uint64_t hold_ms;
+    size_t unread_max; /* bytes that wait for a client that has not read yet */
     size_t queued_max; /* bytes that wait for all clients together */
 };
 #define TUNNELS_DEFAULTS                                                                           \
-    .max = 1024, .shake_ms = 60000, .stuck_ms = 60000, .hold_ms = 50, .queued_max = 16u << 20
+    .max = 1024, .shake_ms = 60000, .stuck_ms = 60000, .hold_ms = 50, .unread_max = 512u << 10,    \
+    .queued_max = 16u << 20
 enum { TUNNEL_REFUSAL_MAX = 64 * 1024 }; /* of the body; a longer one is ERR_PROTOCOL */
 
 struct tunnels *tunnels_new(uv_loop_t *loop, const struct tunnels_options *options);

@@ -259,7 +259,8 @@ struct result *result_start(struct task *t, struct comfy *comfy, struct later *l
                             const struct result_sink *sink)
 {
     ASSERT(task_status(t) == TASK_SUCCEEDED);
-    struct result *r = xcalloc(1, sizeof(*r));
+    struct result *r = xmalloc(sizeof(*r));
+    memset(r, 0, offsetof(struct result, text)); /* which is large, and written before it is read */
     r->task = task_ref(t);
     r->comfy = comfy;
     r->later = later;

@@ -21,14 +21,6 @@
 
 #include <stdio.h>
 
-static void key_of(const struct task *t, const char *what, unsigned attempt, char *ret)
-{
-    if (attempt > 0)
-        (void)snprintf(ret, STORE_KEY_MAX + 1, "%s~%s.%u", t->id, what, attempt);
-    else
-        (void)snprintf(ret, STORE_KEY_MAX + 1, "%s~%s", t->id, what);
-}
-
 void task_refuse(struct task *t, enum err_code code, const char *fmt, ...)
 {
     va_list args;
@@ -93,21 +85,6 @@ enum err_code task_claim_read_prompt(struct task *t, struct slice document, stru
 
 /* --- claiming -------------------------------------------------------------------------------- */
 
-static void add_doc(struct store_op *op, enum store_verb verb, const struct task *t,
-                    const char *what, unsigned attempt)
-{
-    struct store_doc *doc = &op->doc[op->n++];
-    doc->verb = verb;
-    key_of(t, what, attempt, doc->key);
-    doc->order = (uint64_t)t->attempt << 32 | (t->rev & UINT32_MAX);
-}
-
-static void set_value(struct store_op *op, struct buf *take_text)
-{
-    op->doc[op->n - 1].value = blob_new(buf_slice(take_text));
-    buf_done(take_text);
-}
-
 static void claim_won(struct task *t, uint64_t asked_at)
 {
     if (task_is_at_door(t)) {
@@ -125,22 +102,18 @@ static void claim_won(struct task *t, uint64_t asked_at)
     task_step(t); /* somebody may not want it any more */
 }
 
-static void claim_on_done(struct store_op *op)
+static void claim_on_done(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     unsigned at = op->n > 1 && op->doc[0].verb == STORE_CREATE && op->doc[1].verb == STORE_CREATE;
     enum err_code fence = op->doc[0].result;
     enum err_code claim = at == 1 && fence == ERR_OK ? op->doc[1].result : fence;
-    struct err err = op->err;
-    uint64_t asked_at = op->started_ms;
     bool recorded = op->doc[op->n - 1].result == ERR_OK;
     /* What is offered is nothing without the store; what is taken back is tried again. */
     bool must_store = task_is_at_door(t) ? !t->takes : t->must_store;
-    t->look_busy = false;
     if (t->state == STATE_ENDED) {
         /* the hub gave it up meanwhile */
     } else if (claim == ERR_OK && (recorded || !must_store)) {
-        claim_won(t, asked_at);
+        claim_won(t, op->started_ms);
     } else if (t->takes && (claim == ERR_EXISTS || !must_store)) {
         t->takes = false;
         t->taken = claim == ERR_EXISTS;
@@ -151,14 +124,13 @@ static void claim_on_done(struct store_op *op)
     } else if (claim == ERR_EXISTS) {
         task_claim_look(t);
     } else if (must_store) {
-        task_refuse(t, err.code == ERR_TOO_LARGE ? err.code : ERR_UNAVAILABLE,
-                    "the task could not be stored: %s", err.msg);
+        task_refuse(t, op->err.code == ERR_TOO_LARGE ? op->err.code : ERR_UNAVAILABLE,
+                    "the task could not be stored: %s", op->err.msg);
     } else {
-        log_warn("store", "task %s goes on without a claim: %s", t->id, err.msg);
-        claim_won(t, asked_at);
+        log_warn("store", "task %s goes on without a claim: %s", t->id, op->err.msg);
+        claim_won(t, op->started_ms);
         t->claimed = false;
     }
-    closer_release(&t->closer);
 }
 
 /* A prompt beyond what a store keeps is claimed like any other; only nobody can take it over. */
@@ -168,8 +140,7 @@ static void add_prompt(struct store_op *op, const struct task *t)
     buf_init(&text, SIZE_MAX);
     task_claim_document(t, true, &text);
     if (text.len <= STORE_VALUE_MAX) {
-        add_doc(op, STORE_PUT, t, "prompt", 0);
-        set_value(op, &text);
+        task_op_add_text(op, STORE_PUT, "prompt", 0, &text)->order = task_order(t);
     } else {
         log_warn("store", "the prompt of task %s is too large to be kept", t->id);
         buf_done(&text);
@@ -178,36 +149,27 @@ static void add_prompt(struct store_op *op, const struct task *t)
 
 static struct store_op *claim_begin(struct task *t)
 {
-    struct store_op *op = &t->look_op;
-    ASSERT(!t->live && t->live_ends == 0 && !t->look_busy);
+    ASSERT(!t->live && t->live_ends == 0);
     t->state = STATE_CLAIMING;
     t->claimed = false;
     task_hub_place(t->hub, t, PLACE_CLAIMING);
     (void)snprintf(t->instance, sizeof(t->instance), "%s", task_hub_options(t->hub)->instance);
-    *op = (struct store_op){.deadline_ms = TASK_CLAIM_MS, .done = claim_on_done, .ctx = t};
-    return op;
-}
-
-static void claim_run(struct task *t)
-{
-    t->look_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, &t->look_op);
+    return task_op_new(t, TASK_OP_LOOK, claim_on_done);
 }
 
 static void add_claim(struct store_op *op, const struct task *t, const char *what, bool with_prompt)
 {
     struct buf text;
-    add_doc(op, STORE_CREATE, t, what, t->attempt);
     buf_init(&text, SIZE_MAX);
     task_claim_document(t, with_prompt, &text);
-    set_value(op, &text);
+    task_op_add_text(op, STORE_CREATE, what, t->attempt, &text)->order = task_order(t);
 }
 
 static void add_record(struct store_op *op, struct task *t)
 {
-    add_doc(op, STORE_PUT, t, "task", 0);
-    op->doc[op->n - 1].value = blob_ref(task_record(t));
+    struct store_doc *doc = task_op_add(op, STORE_PUT, "task", 0);
+    doc->value = blob_ref(task_record(t));
+    doc->order = task_order(t);
 }
 
 /* Fences the attempt before, if it was ours; creates the claim; writes the record. */
@@ -217,10 +179,9 @@ void task_claim_start(struct task *t)
     bool large = t->prompt.text.len > TASK_CLAIM_PROMPT_MAX;
     struct store_op *op = claim_begin(t);
     if (t->fence) {
-        add_doc(op, STORE_CREATE, t, "end", t->attempt - 1);
         buf_init(&text, SIZE_MAX);
         task_claim_marker(t, &text);
-        set_value(op, &text);
+        task_op_add_text(op, STORE_CREATE, "end", t->attempt - 1, &text)->order = task_order(t);
         t->fence = false;
     }
     add_claim(op, t, "run", !large);
@@ -231,7 +192,7 @@ void task_claim_start(struct task *t)
      * others have run since. Who runs it itself is kept from that by its lease. */
     if (task_is_at_door(t))
         op->not_after_ms = clock_mono_ms() + task_hub_options(t->hub)->lease_ms / 2;
-    claim_run(t);
+    task_op_run(op);
 }
 
 void task_take(struct task *t)
@@ -241,7 +202,7 @@ void task_take(struct task *t)
     add_claim(op, t, "take", false);
     if (!task_is_at_door(t)) /* there its end follows at once */
         add_record(op, t);
-    claim_run(t);
+    task_op_run(op);
 }
 
 void task_claim_marker(const struct task *t, struct buf *out)
@@ -307,37 +268,30 @@ void task_claim_judge(struct task *t, const struct record *r, struct blob *text)
     }
 }
 
-static void claim_on_looked(struct store_op *op)
+static void claim_on_looked(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     struct blob *text = op->doc[0].value;
     struct record r;
-    struct err err = op->err;
-    t->look_busy = false;
+    struct err err;
     if (t->state == STATE_ENDED) {
-        blob_unref(text);
+        /* the hub gave it up meanwhile */
     } else if (op->doc[0].result == ERR_OK) {
         if (record_parse(&r, blob_slice(text), &err) == ERR_OK)
             task_claim_judge(t, &r, text);
         else
             task_refuse(t, ERR_CORRUPT, "%s", err.msg);
-        blob_unref(text);
     } else if (op->doc[0].result == ERR_NOT_FOUND) {
         task_mirror_start(t, t->attempt); /* claimed, but its record is not there yet */
     } else {
-        task_refuse(t, ERR_UNAVAILABLE, "%s", err.msg);
+        task_refuse(t, ERR_UNAVAILABLE, "%s", op->err.msg);
     }
-    closer_release(&t->closer);
 }
 
 void task_claim_look(struct task *t)
 {
-    struct store_op *op = &t->look_op;
-    *op = (struct store_op){.deadline_ms = TASK_CLAIM_MS, .done = claim_on_looked, .ctx = t};
-    add_doc(op, STORE_GET, t, "task", 0);
-    t->look_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, op);
+    struct store_op *op = task_op_new(t, TASK_OP_LOOK, claim_on_looked);
+    (void)task_op_add(op, STORE_GET, "task", 0);
+    task_op_run(op);
 }
 
 /* A record of the end is all there is to tell. */

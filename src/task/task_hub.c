@@ -271,7 +271,7 @@ void task_hub_stored(struct task_hub *h, struct task *t)
     hub_want_tick(h);
     if (h->count[PLACE_STORING] > HUB_UNSTORED_MAX) {
         struct task *oldest = CONTAINER_OF(h->list[PLACE_STORING].next, struct task, link);
-        if (oldest->store_failed && !oldest->op_busy) {
+        if (oldest->store_failed && oldest->ops[TASK_OP_END] == 0) {
             log_error("task", "too many ends wait for the store: that of task %s is lost",
                       oldest->id);
             oldest->state = STATE_ENDED;

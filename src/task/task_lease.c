@@ -10,8 +10,6 @@
 #include "log.h"
 #include "task_private.h"
 
-#include <stdio.h>
-
 static uint64_t lease_ms(const struct task *t)
 {
     return task_hub_options(t->hub)->lease_ms;
@@ -27,38 +25,21 @@ bool task_lease_holds(const struct task *t)
     return clock_mono_ms() < task_lease_end(t);
 }
 
-static void lease_run(struct task *t, void (*done)(struct store_op *op))
-{
-    t->lease_op.deadline_ms = TASK_CLAIM_MS;
-    t->lease_op.done = done;
-    t->lease_op.ctx = t;
-    t->lease_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, &t->lease_op);
-}
-
 /* --- is it still ours? ----------------------------------------------------------------------- */
 
-static void lease_on_verified(struct store_op *op)
+static void lease_on_verified(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
-    enum err_code result = op->doc[0].result;
-    t->lease_busy = false;
-    if (result == ERR_NOT_FOUND) {
+    if (op->doc[0].result == ERR_NOT_FOUND)
         t->verified_at = op->started_ms;
-    } else if (result == ERR_OK) {
-        blob_unref(op->doc[0].value);
+    else if (op->doc[0].result == ERR_OK)
         task_supersede(t);
-    }
-    closer_release(&t->closer);
 }
 
 static void lease_verify(struct task *t)
 {
-    t->lease_op = (struct store_op){.n = 1};
-    t->lease_op.doc[0].verb = STORE_GET;
-    (void)snprintf(t->lease_op.doc[0].key, STORE_KEY_MAX + 1, "%s~end.%u", t->id, t->attempt);
-    lease_run(t, lease_on_verified);
+    struct store_op *op = task_op_new(t, TASK_OP_LEASE, lease_on_verified);
+    (void)task_op_add(op, STORE_GET, "end", t->attempt);
+    task_op_run(op);
 }
 
 /* --- wishes ---------------------------------------------------------------------------------- */
@@ -81,29 +62,22 @@ void task_obey(struct task *t, struct slice text)
         task_cancel(t, "cancelled by a request to another instance");
 }
 
-static void ctl_on_done(struct store_op *op)
+static void ctl_on_done(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     const struct store_doc *doc = &op->doc[0];
-    t->lease_busy = false;
     if (doc->result == ERR_OK || doc->result == ERR_EXISTS)
         t->ctl_made = true;
-    if (doc->verb == STORE_GET && doc->result == ERR_OK) {
+    if (doc->verb == STORE_GET && doc->result == ERR_OK)
         task_obey(t, blob_slice(doc->value));
-        blob_unref(doc->value);
-    }
-    closer_release(&t->closer);
 }
 
 static void ctl_look(struct task *t)
 {
-    struct store_doc *doc = &t->lease_op.doc[0];
-    t->lease_op = (struct store_op){.n = 1};
-    doc->verb = t->ctl_made ? STORE_GET : STORE_CREATE;
-    (void)snprintf(doc->key, sizeof(doc->key), "%s~ctl", t->id);
+    struct store_op *op = task_op_new(t, TASK_OP_LEASE, ctl_on_done);
+    struct store_doc *doc = task_op_add(op, t->ctl_made ? STORE_GET : STORE_CREATE, "ctl", 0);
     if (!t->ctl_made)
         doc->value = blob_new(SLICE("{}"));
-    lease_run(t, ctl_on_done);
+    task_op_run(op);
 }
 
 /* --- the tick -------------------------------------------------------------------------------- */
@@ -116,7 +90,7 @@ void task_lease_tick(struct task *t, uint64_t now)
     if (!holds)
         t->suspect_until =
             now + (uint64_t)3 * TASK_CLAIM_MS; /* a follower's look, prompt and fence */
-    if (!t->lease_busy &&
+    if (t->ops[TASK_OP_LEASE] == 0 &&
         (!holds || (now < t->suspect_until && now - t->asked_at >= lease_ms(t) / 6))) {
         t->asked_at = now;
         lease_verify(t);
@@ -129,7 +103,8 @@ void task_lease_tick(struct task *t, uint64_t now)
         task_store_live(t);
     }
     uint64_t every = t->state == STATE_WAITING ? 2 * TASK_CTL_MS : TASK_CTL_MS;
-    if (!t->lease_busy && now - t->queued_at >= TASK_CTL_AFTER_MS && now - t->ctl_at >= every) {
+    if (t->ops[TASK_OP_LEASE] == 0 && now - t->queued_at >= TASK_CTL_AFTER_MS &&
+        now - t->ctl_at >= every) {
         t->ctl_at = now;
         ctl_look(t);
     }

@@ -18,28 +18,13 @@
 #include "log.h"
 #include "task_private.h"
 
-#include <stdio.h>
+#include <string.h>
 
-static void mirror_run(struct task *t, void (*done)(struct store_op *op))
+static void mirror_get(struct task *t, const char *what, unsigned attempt, task_op_cb done)
 {
-    t->look_op.deadline_ms = TASK_CLAIM_MS;
-    t->look_op.done = done;
-    t->look_op.ctx = t;
-    t->look_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, &t->look_op);
-}
-
-static void mirror_get(struct task *t, const char *what, unsigned attempt,
-                       void (*done)(struct store_op *op))
-{
-    t->look_op = (struct store_op){.n = 1};
-    t->look_op.doc[0].verb = STORE_GET;
-    if (attempt > 0)
-        (void)snprintf(t->look_op.doc[0].key, STORE_KEY_MAX + 1, "%s~%s.%u", t->id, what, attempt);
-    else
-        (void)snprintf(t->look_op.doc[0].key, STORE_KEY_MAX + 1, "%s~%s", t->id, what);
-    mirror_run(t, done);
+    struct store_op *op = task_op_new(t, TASK_OP_LOOK, done);
+    (void)task_op_add(op, STORE_GET, what, attempt);
+    task_op_run(op);
 }
 
 static void mirror_pause(struct task *t, bool changed)
@@ -66,17 +51,10 @@ static void mirror_leave(struct task *t)
     task_hub_count_mirror(t->hub, -1);
 }
 
-/* Called first by each answer. True: the hub gave the task up meanwhile. */
-static bool mirror_is_over(struct store_op *op)
+/* Asked first by each answer: the hub may have given the task up meanwhile. */
+static bool mirror_is_over(const struct task *t)
 {
-    struct task *t = op->ctx;
-    t->look_busy = false;
-    if (t->state == STATE_MIRROR)
-        return false;
-    if (op->doc[0].verb == STORE_GET)
-        blob_unref(op->doc[0].value);
-    closer_release(&t->closer);
-    return true;
+    return t->state != STATE_MIRROR;
 }
 
 static bool mirror_is_wanted(const struct task *t)
@@ -143,12 +121,11 @@ static void mirror_show(struct task *t, const struct record *r, struct blob *tex
 
 static void mirror_compare(struct task *t, struct blob *end);
 
-static void mirror_on_end_read(struct store_op *op)
+static void mirror_on_end_read(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     struct blob *text = op->doc[0].value;
     struct record r;
-    if (mirror_is_over(op))
+    if (mirror_is_over(t))
         return;
     if (op->doc[0].result != ERR_OK)
         mirror_pause(t, false);
@@ -160,16 +137,12 @@ static void mirror_on_end_read(struct store_op *op)
         mirror_compare(t, text);
     else
         mirror_pause(t, false);
-    if (op->doc[0].result == ERR_OK)
-        blob_unref(text);
-    closer_release(&t->closer);
 }
 
-static void mirror_on_fenced(struct store_op *op)
+static void mirror_on_fenced(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     enum err_code result = op->doc[0].result;
-    if (mirror_is_over(op))
+    if (mirror_is_over(t))
         return;
     if (result == ERR_OK) {
         mirror_claim(t);
@@ -179,30 +152,25 @@ static void mirror_on_fenced(struct store_op *op)
     } else {
         mirror_pause(t, false);
     }
-    closer_release(&t->closer);
 }
 
 static void mirror_fence(struct task *t)
 {
+    struct store_op *op = task_op_new(t, TASK_OP_LOOK, mirror_on_fenced);
     struct buf text;
     t->mirror = MIRROR_FENCE;
-    t->look_op = (struct store_op){.n = 1};
-    t->look_op.doc[0].verb = STORE_CREATE;
-    (void)snprintf(t->look_op.doc[0].key, STORE_KEY_MAX + 1, "%s~end.%u", t->id, t->seen_attempt);
     buf_init(&text, SIZE_MAX);
     task_claim_marker(t, &text);
-    t->look_op.doc[0].value = blob_new(buf_slice(&text));
-    buf_done(&text);
-    mirror_run(t, mirror_on_fenced);
+    (void)task_op_add_text(op, STORE_CREATE, "end", t->seen_attempt, &text);
+    task_op_run(op);
 }
 
-static void mirror_on_prompt(struct store_op *op)
+static void mirror_on_prompt(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     struct blob *text = op->doc[0].value;
     bool claim = strstr(op->doc[0].key, "~run.") != NULL;
     enum err_code result = op->doc[0].result;
-    if (mirror_is_over(op))
+    if (mirror_is_over(t))
         return;
     bool found = result == ERR_OK && task_claim_read_prompt(t, blob_slice(text), NULL) == ERR_OK;
     if (found && clock_mono_ms() - op->started_ms >= task_hub_options(t->hub)->lease_ms / 4)
@@ -217,9 +185,6 @@ static void mirror_on_prompt(struct store_op *op)
         mirror_conclude(t);
     else
         mirror_pause(t, false);
-    if (result == ERR_OK)
-        blob_unref(text);
-    closer_release(&t->closer);
 }
 
 static void mirror_take_over(struct task *t)
@@ -299,14 +264,13 @@ static void mirror_go_on(struct task *t, uint64_t still_ms, bool news)
         mirror_pause(t, news);
 }
 
-static void mirror_on_looked(struct store_op *op)
+static void mirror_on_looked(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     enum err_code result = op->doc[0].result;
     struct blob *text = op->doc[0].value;
     struct record r;
     bool over = false;
-    if (mirror_is_over(op))
+    if (mirror_is_over(t))
         return;
     bool news = result == ERR_OK && record_parse(&r, blob_slice(text), NULL) == ERR_OK &&
                 mirror_is_news(t, &r);
@@ -316,14 +280,11 @@ static void mirror_on_looked(struct store_op *op)
         over = mirror_gives_up(t, result);
     if (result != ERR_OK && result != ERR_NOT_FOUND)
         t->seen_at = clock_mono_ms(); /* a store that does not answer says nothing of the owner */
-    if (result == ERR_OK)
-        blob_unref(text);
     if (!over) {
         /* Up to the moment of asking: we may have been frozen with the answer in our hands. */
         uint64_t still = op->started_ms > t->seen_at ? op->started_ms - t->seen_at : 0;
         mirror_go_on(t, still, news);
     }
-    closer_release(&t->closer);
 }
 
 /* --- an end that the record does not tell ---------------------------------------------------- */
@@ -331,16 +292,15 @@ static void mirror_on_looked(struct store_op *op)
 /* Its writer died, or its store failed, between the two. Without this the record would say
  * "running" for ever. But it may also be that we were frozen and others have gone on since: then
  * the record is the newer one. */
-static void mirror_on_compared(struct store_op *op)
+static void mirror_on_compared(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     enum err_code result = op->doc[0].result;
     struct blob *text = op->doc[0].value;
     struct blob *end = t->end_text;
     struct record said;
     struct record r;
     t->end_text = NULL;
-    if (mirror_is_over(op)) {
+    if (mirror_is_over(t)) {
         blob_unref(end);
         return;
     }
@@ -358,10 +318,7 @@ static void mirror_on_compared(struct store_op *op)
         task_show_record(t, &r, end);
         task_store_copies(t);
     }
-    if (result == ERR_OK)
-        blob_unref(text);
     blob_unref(end);
-    closer_release(&t->closer);
 }
 
 static void mirror_compare(struct task *t, struct blob *end)
@@ -372,7 +329,7 @@ static void mirror_compare(struct task *t, struct blob *end)
 
 void task_mirror_step(struct task *t)
 {
-    if (t->mirror != MIRROR_PAUSE || !t->timer_fired || t->look_busy)
+    if (t->mirror != MIRROR_PAUSE || !t->timer_fired || t->ops[TASK_OP_LOOK] > 0)
         return;
     t->timer_fired = false;
     if (t->fate != NULL || !mirror_is_wanted(t)) {

@@ -32,8 +32,6 @@
 #include "log.h"
 #include "task_private.h"
 
-#include <stdio.h>
-
 bool task_is_at_door(const struct task *t)
 {
     return task_hub_options(t->hub)->caller != NULL;
@@ -49,26 +47,7 @@ bool task_is_offered(const struct task *t)
     return t->offered && !t->taken;
 }
 
-static void offer_run(struct task *t, enum store_verb verb, const char *what,
-                      void (*done)(struct store_op *op))
-{
-    struct store_op *op = &t->lease_op;
-    op->doc[0].verb = verb;
-    (void)snprintf(op->doc[0].key, STORE_KEY_MAX + 1, "%s~%s", t->id, what);
-    op->deadline_ms = TASK_CLAIM_MS;
-    op->done = done;
-    op->ctx = t;
-    t->lease_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, op);
-}
-
 /* --- at the door: the call ------------------------------------------------------------------- */
-
-static void call_name(const struct task *t, char ret[32])
-{
-    (void)snprintf(ret, 32, "call.%u", t->called);
-}
 
 static void offer_ask(struct task *t)
 {
@@ -86,32 +65,28 @@ static void offer_tell_watches(struct task *t)
 
 /* Without the note it may be asked for once more: that holds a second call open for as long as the
  * run lasts, but runs nothing. */
-static void offer_on_noted(struct store_op *op)
+static void offer_on_noted(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
-    t->lease_busy = false;
+    (void)op;
     if (t->calling == CALLING_NOTES)
         t->calling = CALLING_ASKED;
     if (t->state == STATE_MIRROR)
         offer_tell_watches(t);
-    closer_release(&t->closer);
 }
 
 static void offer_note(struct task *t)
 {
-    char name[32];
+    struct store_op *op;
     struct buf text;
-    if (t->lease_busy)
+    if (t->ops[TASK_OP_LEASE] > 0)
         return;
     if (t->calling == CALLING_ASKED)
         t->calling = CALLING_NOTES;
-    call_name(t, name);
     buf_init(&text, SIZE_MAX);
     buf_addf(&text, "{\"called\":{\"at\":%llu}}", (unsigned long long)clock_wall_ms());
-    t->lease_op = (struct store_op){.n = 1};
-    t->lease_op.doc[0].value = blob_new(buf_slice(&text));
-    buf_done(&text);
-    offer_run(t, STORE_CREATE, name, offer_on_noted);
+    op = task_op_new(t, TASK_OP_LEASE, offer_on_noted);
+    (void)task_op_add_text(op, STORE_CREATE, "call", t->called, &text);
+    task_op_run(op);
 }
 
 void task_called(struct task *t, struct failure *take_why)
@@ -138,14 +113,12 @@ static bool is_found_or_not(enum err_code result)
     return result == ERR_OK || result == ERR_NOT_FOUND;
 }
 
-static void offer_on_looked(struct store_op *op)
+static void offer_on_looked(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     const struct store_doc *call = &op->doc[LOOK_CALL];
     const struct store_doc *wishes = op->n > LOOK_WISHES ? &op->doc[LOOK_WISHES] : NULL;
     bool is_answered =
         is_found_or_not(call->result) && (wishes == NULL || is_found_or_not(wishes->result));
-    t->lease_busy = false;
     bool is_ours = t->state == STATE_MIRROR && t->calling == CALLING_LOOK;
     if (t->calling == CALLING_LOOK)
         t->calling = is_answered && call->result == ERR_OK ? CALLING_ASKED : CALLING_NOT;
@@ -158,33 +131,25 @@ static void offer_on_looked(struct store_op *op)
             log_fields(LOG_WARN, "task", fields, "nobody was asked to run it: asking now");
         offer_ask(t);
     }
-    for (unsigned i = 0; i < op->n; i++)
-        if (op->doc[i].result == ERR_OK)
-            blob_unref(op->doc[i].value);
     if (is_ours) {
         offer_tell_watches(t);
         task_mirror_hurry(t);
     }
-    closer_release(&t->closer);
 }
 
 /* Was RUN_URL asked? After a takeover, too: is it wanted at all? */
 static void offer_look(struct task *t, bool with_wishes)
 {
-    char name[32];
-    if (t->lease_busy)
+    struct store_op *op;
+    if (t->ops[TASK_OP_LEASE] > 0)
         return;
     t->calling = CALLING_LOOK;
     t->called = t->attempt;
-    call_name(t, name);
-    t->lease_op = (struct store_op){.n = 1};
-    if (with_wishes) {
-        struct store_doc *wishes = &t->lease_op.doc[LOOK_WISHES];
-        wishes->verb = STORE_GET;
-        (void)snprintf(wishes->key, STORE_KEY_MAX + 1, "%s~ctl", t->id);
-        t->lease_op.n++;
-    }
-    offer_run(t, STORE_GET, name, offer_on_looked);
+    op = task_op_new(t, TASK_OP_LEASE, offer_on_looked);
+    (void)task_op_add(op, STORE_GET, "call", t->called);
+    if (with_wishes)
+        (void)task_op_add(op, STORE_GET, "ctl", 0);
+    task_op_run(op);
 }
 
 /* Its claim is won, or an attempt that is to be withdrawn. An attempt that takes over from one
@@ -211,24 +176,22 @@ void task_offer_claimed(struct task *t)
 
 /* --- at the door: the end -------------------------------------------------------------------- */
 
-static void offer_on_told(struct store_op *op)
+static void offer_on_told(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
-    t->lease_busy = false;
     if (op->doc[0].result == ERR_OK &&
         t->state == STATE_MIRROR) { /* else it is needed for the end */
         failure_free(t->wish);
         t->wish = NULL;
     }
-    closer_release(&t->closer);
 }
 
 /* Somebody runs it. Whom the wish concerns: that it was cancelled, the owner; that RUN_URL refused
  * the call or that it came too late, nobody. */
 static void offer_tell_owner(struct task *t)
 {
+    struct store_op *op;
     struct buf text;
-    if (t->lease_busy)
+    if (t->ops[TASK_OP_LEASE] > 0)
         return;
     if (!failure_is_cancel(t->wish->code)) {
         failure_free(t->wish);
@@ -238,10 +201,9 @@ static void offer_tell_owner(struct task *t)
     buf_init(&text, SIZE_MAX);
     buf_addf(&text, "{\"cancel\":{\"attempt\":%u,\"at\":%llu}}", t->attempt,
              (unsigned long long)clock_wall_ms());
-    t->lease_op = (struct store_op){.n = 1};
-    t->lease_op.doc[0].value = blob_new(buf_slice(&text));
-    buf_done(&text);
-    offer_run(t, STORE_PUT, "ctl", offer_on_told);
+    op = task_op_new(t, TASK_OP_LEASE, offer_on_told);
+    (void)task_op_add_text(op, STORE_PUT, "ctl", 0, &text);
+    task_op_run(op);
 }
 
 /* By the clock that all share: this process may not have run in between. */
@@ -368,38 +330,26 @@ static void call_judge(struct task *t, const struct store_op *op)
     task_take(t);
 }
 
-static void call_on_read(struct store_op *op)
+static void call_on_read(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     bool answered = true;
     for (unsigned i = 0; i < op->n; i++)
         answered = answered && (op->doc[i].result == ERR_OK || op->doc[i].result == ERR_NOT_FOUND);
-    t->look_busy = false;
-    struct store_op read = *op; /* it is used again */
     if (t->state != STATE_ENDED && answered)
-        call_judge(t, &read);
+        call_judge(t, op);
     else if (t->state != STATE_ENDED)
-        task_refuse(t, ERR_UNAVAILABLE, "%s", read.err.msg);
-    for (unsigned i = 0; i < read.n; i++)
-        if (read.doc[i].result == ERR_OK)
-            blob_unref(read.doc[i].value);
-    closer_release(&t->closer);
+        task_refuse(t, ERR_UNAVAILABLE, "%s", op->err.msg);
 }
 
 void task_call_start(struct task *t)
 {
-    struct store_op *op = &t->look_op;
+    struct store_op *op = task_op_new(t, TASK_OP_LOOK, call_on_read);
     t->state = STATE_CLAIMING;
     t->attempt = t->first_attempt = t->wished_from = t->called;
     task_hub_place(t->hub, t, PLACE_CLAIMING);
-    *op = (struct store_op){.n = 4, .deadline_ms = TASK_CLAIM_MS, .done = call_on_read, .ctx = t};
-    for (unsigned i = 0; i < op->n; i++)
-        op->doc[i].verb = STORE_GET;
-    (void)snprintf(op->doc[CALL_RECORD].key, STORE_KEY_MAX + 1, "%s~task", t->id);
-    (void)snprintf(op->doc[CALL_CLAIM].key, STORE_KEY_MAX + 1, "%s~run.%u", t->id, t->called);
-    (void)snprintf(op->doc[CALL_PROMPT].key, STORE_KEY_MAX + 1, "%s~prompt", t->id);
-    (void)snprintf(op->doc[CALL_WISHES].key, STORE_KEY_MAX + 1, "%s~ctl", t->id);
-    t->look_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, op);
+    (void)task_op_add(op, STORE_GET, "task", 0);
+    (void)task_op_add(op, STORE_GET, "run", t->called);
+    (void)task_op_add(op, STORE_GET, "prompt", 0);
+    (void)task_op_add(op, STORE_GET, "ctl", 0);
+    task_op_run(op);
 }

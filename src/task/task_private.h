@@ -55,6 +55,14 @@ enum look_step { LOOK_HISTORY, LOOK_QUEUE, LOOK_HISTORY_AGAIN, LOOK_PAUSE };
 enum mirror_step { MIRROR_LOOK, MIRROR_FENCE, MIRROR_END, MIRROR_PROMPT, MIRROR_PAUSE };
 enum cancel_step { CANCEL_DELETE, CANCEL_LOOK, CANCEL_INTERRUPT, CANCEL_HISTORY, CANCEL_PAUSE };
 
+/* What the store is asked for. */
+enum task_op_use {
+    TASK_OP_LOOK,  /* claim or mirror */
+    TASK_OP_LEASE, /* lease or call */
+    TASK_OP_END,
+    TASK_OP_USES,
+};
+
 /* Does RUN_URL know that it shall run an offered task? */
 enum task_calling {
     CALLING_NOT,   /* not asked by us */
@@ -156,14 +164,11 @@ struct task {
     uint64_t suspect_until; /* it was frozen: somebody may be taking it over just now … */
     uint64_t asked_at;      /* … so it is asked again and again whether that has happened */
     uint64_t beat_at;       /* when the record was last touched for the sake of the lease */
-    struct store_op lease_op;
-    bool lease_busy;
     bool ctl_made;
     uint64_t ctl_at;
-    bool look_busy;
-    struct store_op look_op; /* of a claim or a mirror */
-    struct blob *source;     /* the stored record that a mirrored task is a view of */
-    struct blob *end_text;   /* an end that was read, while the record is asked for */
+    unsigned ops[TASK_OP_USES]; /* operations under way */
+    struct blob *source;        /* the stored record that a mirrored task is a view of */
+    struct blob *end_text;      /* an end that was read, while the record is asked for */
     uint64_t seen_at, seen_rev, poll_ms;
     unsigned seen_attempt;
     enum mirror_step mirror;
@@ -178,8 +183,7 @@ struct task {
     struct store_live live_record, live_nodes;
     bool live;
     unsigned live_ends;
-    struct store_op op;
-    bool op_busy, stored, store_failed;
+    bool stored, store_failed;
     bool end_created; /* <id>~end.<n> is ours and there; the copies may still be missing */
 };
 
@@ -248,6 +252,22 @@ bool task_store_pause(struct task *t);
 /* It shows an end that is in the store as <id>~end.<n> while its copies may be missing. */
 void task_store_copies(struct task *t);
 void task_store_again(struct task *t);
+
+/* task_op.c: an operation lives until `done` has returned, and so do the values that its GETs have
+ * found. Its deadline is TASK_CLAIM_MS, if nothing else is said. */
+typedef void (*task_op_cb)(struct task *t, struct store_op *op);
+struct store_op *task_op_new(struct task *t, enum task_op_use use, task_op_cb done);
+/* <id>~what.attempt; without attempt (0): <id>~what; without both: <id>. Its order is 0. */
+struct store_doc *task_op_add(struct store_op *op, enum store_verb verb, const char *what,
+                              unsigned attempt);
+struct store_doc *task_op_add_text(struct store_op *op, enum store_verb verb, const char *what,
+                                   unsigned attempt, struct buf *take_text);
+void task_op_run(struct store_op *op);
+/* The order of what the task writes of itself. */
+static inline uint64_t task_order(const struct task *t)
+{
+    return (uint64_t)t->attempt << 32 | (t->rev & UINT32_MAX);
+}
 
 /* record.c */
 void record_render(const struct task *t, struct buf *out);

@@ -12,22 +12,17 @@ static void key_of(const struct task *t, const char *suffix, char *ret)
     (void)snprintf(ret, STORE_KEY_MAX + 1, "%s%s", t->id, suffix);
 }
 
-static uint64_t order_of(const struct task *t)
-{
-    return (uint64_t)t->attempt << 32 | (t->rev & UINT32_MAX);
-}
-
 static struct blob *record_on_render(struct store_live *live, uint64_t *ret_order)
 {
     struct task *t = CONTAINER_OF(live, struct task, live_record);
-    *ret_order = order_of(t);
+    *ret_order = task_order(t);
     return blob_ref(task_record(t));
 }
 
 static struct blob *nodes_on_render(struct store_live *live, uint64_t *ret_order)
 {
     struct task *t = CONTAINER_OF(live, struct task, live_nodes);
-    *ret_order = order_of(t);
+    *ret_order = task_order(t);
     return blob_ref(task_nodes(t));
 }
 
@@ -46,36 +41,37 @@ void task_store_begin(struct task *t)
     t->live = true;
 }
 
-static void first_on_done(struct store_op *op)
+static struct store_doc *add_own(const struct task *t, struct store_op *op, enum store_verb verb,
+                                 const char *what, unsigned attempt, struct blob *value)
 {
-    struct task *t = op->ctx;
+    struct store_doc *doc = task_op_add(op, verb, what, attempt);
+    doc->value = blob_ref(value);
+    doc->order = task_order(t);
+    return doc;
+}
+
+static void first_on_done(struct task *t, struct store_op *op)
+{
     if (op->doc[op->n - 1].result == ERR_OK && t->verified_at < op->started_ms)
         t->verified_at = op->started_ms;
     else
         t->live_due = true;
-    t->look_busy = false;
-    closer_release(&t->closer);
 }
 
 /* Its id is nobody else's, so nothing is waited for. */
 void task_store_first(struct task *t)
 {
-    struct store_op *op = &t->look_op;
+    struct store_op *op = task_op_new(t, TASK_OP_LOOK, first_on_done);
+    struct store_doc *doc;
     struct buf text;
     t->state = STATE_WAITING;
     task_store_begin(t);
-    *op = (struct store_op){.n = 2, .deadline_ms = TASK_CLAIM_MS, .done = first_on_done, .ctx = t};
-    key_of(t, "~prompt", op->doc[0].key);
     buf_init(&text, SIZE_MAX);
     task_claim_document(t, true, &text);
-    op->doc[0].value = blob_new(buf_slice(&text));
-    buf_done(&text);
-    key_of(t, "~task", op->doc[1].key);
-    op->doc[1].value = blob_ref(task_record(t));
-    op->doc[0].order = op->doc[1].order = order_of(t);
-    t->look_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, op);
+    doc = task_op_add_text(op, STORE_PUT, "prompt", 0, &text);
+    doc->order = task_order(t);
+    (void)add_own(t, op, STORE_PUT, "task", 0, task_record(t));
+    task_op_run(op);
 }
 
 /* The first record is written at once; what changes soon after it waits for the tick: a run that is
@@ -114,11 +110,9 @@ static void end_write(struct task *t);
 
 /* Whose end is there? Ours, if an answer of the store was late. Another's: what was told does not
  * change any more, and whoever asks from now on gets the record. */
-static void end_on_read(struct store_op *op)
+static void end_on_read(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     struct blob *text = op->doc[0].value;
-    t->op_busy = false;
     if (t->state == STATE_ENDED) {
         /* the hub gave it up meanwhile */
     } else if (op->doc[0].result != ERR_OK) {
@@ -131,33 +125,26 @@ static void end_on_read(struct store_op *op)
         t->state = STATE_ENDED;
         task_hub_remove(t->hub, t);
     }
-    blob_unref(text);
-    closer_release(&t->closer);
 }
 
 /* Who was told nothing yet hears what the record says. */
 static void end_on_exists(struct task *t)
 {
-    struct store_op *op = &t->op;
+    struct store_op *op;
     if (!t->store_failed && t->given) {
         task_mirror_after_loss(t);
         return;
     }
-    *op = (struct store_op){.n = 1, .deadline_ms = TASK_CLAIM_MS, .done = end_on_read, .ctx = t};
-    op->doc[0].verb = STORE_GET;
-    (void)snprintf(op->doc[0].key, sizeof(op->doc[0].key), "%s~end.%u", t->id, t->attempt);
-    t->op_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, op);
+    op = task_op_new(t, TASK_OP_END, end_on_read);
+    (void)task_op_add(op, STORE_GET, "end", t->attempt);
+    task_op_run(op);
 }
 
-static void end_on_stored(struct store_op *op)
+static void end_on_stored(struct task *t, struct store_op *op)
 {
-    struct task *t = op->ctx;
     bool ok = true;
     for (unsigned i = 0; i < op->n; i++)
         ok = ok && op->doc[i].result == ERR_OK;
-    t->op_busy = false;
     if (t->state == STATE_ENDED) {
         /* the hub gave it up meanwhile: nobody is left to be told */
     } else if (op->doc[0].result == ERR_EXISTS && !t->end_created) {
@@ -171,37 +158,19 @@ static void end_on_stored(struct store_op *op)
         t->end_created = t->end_created || op->doc[0].result == ERR_OK;
         end_fail(t, &op->err);
     }
-    closer_release(&t->closer);
-}
-
-static struct store_doc *end_add(struct task *t, enum store_verb verb, struct blob *value)
-{
-    struct store_doc *doc = &t->op.doc[t->op.n++];
-    doc->verb = verb;
-    doc->value = blob_ref(value);
-    doc->order = order_of(t);
-    return doc;
 }
 
 /* Whoever creates the end has ended it; the others are copies for those who look. Who was frozen
  * may have been ended by somebody else, also where nobody can claim. */
 static void end_write(struct task *t)
 {
-    struct store_op *op = &t->op;
-    struct store_doc *doc;
-    *op = (struct store_op){.deadline_ms = TASK_END_STORE_MS, .done = end_on_stored, .ctx = t};
-    if ((t->given || !task_lease_holds(t)) && !t->end_created) {
-        doc = end_add(t, STORE_CREATE, task_record(t));
-        (void)snprintf(doc->key, sizeof(doc->key), "%s~end.%u", t->id, t->attempt);
-    }
-    doc = end_add(t, STORE_PUT, task_nodes(t));
-    key_of(t, "", doc->key);
-    doc = end_add(t, STORE_PUT, task_record(t));
-    key_of(t, "~task", doc->key);
-    doc->durable = true;
-    t->op_busy = true;
-    closer_hold(&t->closer);
-    store_run(task_hub_options(t->hub)->store, op);
+    struct store_op *op = task_op_new(t, TASK_OP_END, end_on_stored);
+    op->deadline_ms = TASK_END_STORE_MS;
+    if ((t->given || !task_lease_holds(t)) && !t->end_created)
+        (void)add_own(t, op, STORE_CREATE, "end", t->attempt, task_record(t));
+    (void)add_own(t, op, STORE_PUT, NULL, 0, task_nodes(t));
+    add_own(t, op, STORE_PUT, "task", 0, task_record(t))->durable = true;
+    task_op_run(op);
 }
 
 static void end_begin(struct task *t)
@@ -262,6 +231,6 @@ void task_store_copies(struct task *t)
 
 void task_store_again(struct task *t)
 {
-    if (!t->op_busy && t->live_ends == 0)
+    if (t->ops[TASK_OP_END] == 0 && t->live_ends == 0)
         end_write(t);
 }

@@ -214,6 +214,7 @@ static void mysql_set_up(struct server *s, const char *data, const char *tmp, co
                               "GRANT ALL ON *.* TO admin@'%' WITH GRANT OPTION;\n";
     const char *const argv[] = {"mariadb-install-db",
                                 "--no-defaults",
+                                "--rpm", /* and touches no file of the system's */
                                 mysql_user(),
                                 data,
                                 tmp,

@@ -60,7 +60,7 @@ static int close_all(void **state)
 
 static void freeze(void)
 {
-    const struct timespec gap = {.tv_nsec = GAP_MS * 1000000L};
+    const struct timespec gap = {GAP_MS / 1000, GAP_MS % 1000 * 1000000L};
     (void)nanosleep(&gap, NULL);
 }
 

@@ -366,6 +366,7 @@ static void a_client_that_never_reads_is_cut_and_the_server_always_read(void **s
     (void)state;
     options.stream_max = 1024 * 1024;
     brief.hold_ms = 1;
+    brief.unread_max = SIZE_MAX / 2;
     begin(brief, options);
     open_through();
     while (tunnels_count(n.tunnels) == 1) {
@@ -384,6 +385,62 @@ static void a_client_that_never_reads_is_cut_and_the_server_always_read(void **s
     finish();
 }
 
+/* The server has sent `most` or the tunnel has ended. */
+static size_t send_while_open(size_t most)
+{
+    size_t sent = 0;
+    for (unsigned blocked = 0; sent < most && tunnels_count(n.tunnels) == 1; turn()) {
+        size_t took = send_some(n.server.fd);
+        sent += took;
+        blocked = took > 0 ? 0 : blocked + 1;
+        assert_true(blocked < 1000);
+        if (blocked > 0)
+            (void)poll(NULL, 0, 1);
+    }
+    return sent;
+}
+
+static struct tunnels_options only_unread_bound(struct http_server_options *server)
+{
+    struct tunnels_options options = plain;
+    server->stream_max = SIZE_MAX / 2;
+    options.queued_max = SIZE_MAX / 2;
+    options.hold_ms = 1;
+    return options;
+}
+
+static void who_has_never_read_is_cut_soon(void **state)
+{
+    enum { MOST = 64 * 1024 * 1024 };
+    struct http_server_options server = usual;
+    struct tunnels_options options = only_unread_bound(&server);
+    (void)state;
+    begin(options, server);
+    open_through();
+    assert_true(send_while_open(MOST) < MOST);
+    wait_for(peer_ended(&n.client));
+    assert_true(n.client.reset);
+    finish();
+}
+
+/* Busy with a picture, perhaps. */
+static void who_has_read_before_is_waited_for(void **state)
+{
+    enum { FIRST = 2 * 1024 * 1024, MOST = 32 * 1024 * 1024 };
+    struct http_server_options server = usual;
+    struct tunnels_options options = only_unread_bound(&server);
+    size_t sent;
+    (void)state;
+    begin(options, server);
+    open_through();
+    for (sent = 0; n.client.in.len < FIRST; turn(), (void)peer_receive(&n.client))
+        sent += sent < FIRST ? send_some(n.server.fd) : 0;
+    sent += send_while_open(MOST);
+    assert_int_equal(tunnels_count(n.tunnels), 1);
+    wait_for((peer_receive(&n.client), n.client.in.len == sent));
+    finish();
+}
+
 /* Two that do not read: what waits for both has a bound, and the one with more of it must go. */
 static void the_one_that_is_furthest_behind_is_cut_for_all(void **state)
 {
@@ -394,6 +451,7 @@ static void the_one_that_is_furthest_behind_is_cut_for_all(void **state)
     (void)state;
     options.stream_max = SIZE_MAX / 2;
     brief.hold_ms = 1;
+    brief.unread_max = SIZE_MAX / 2;
     brief.queued_max = 16 * 1024 * 1024; /* more than is on its way to the one who is left */
     begin(brief, options);
     open_through();
@@ -448,6 +506,7 @@ static void a_slow_client_may_become_a_fast_one(void **state)
     size_t sent = 0;
     (void)state;
     brief.hold_ms = 1;
+    brief.unread_max = SIZE_MAX / 2;
     begin(brief, usual);
     open_through();
     for (unsigned round = 0; round < 3; round++) {
@@ -557,6 +616,8 @@ int main(void)
         cmocka_unit_test(a_server_that_does_not_read_pushes_back),
         cmocka_unit_test(a_server_that_never_reads_ends_the_tunnel),
         cmocka_unit_test(a_client_that_never_reads_is_cut_and_the_server_always_read),
+        cmocka_unit_test(who_has_never_read_is_cut_soon),
+        cmocka_unit_test(who_has_read_before_is_waited_for),
         cmocka_unit_test(the_one_that_is_furthest_behind_is_cut_for_all),
         cmocka_unit_test(a_client_that_reads_gets_more_than_is_ever_queued),
         cmocka_unit_test(a_slow_client_may_become_a_fast_one),
