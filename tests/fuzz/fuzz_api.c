@@ -5,9 +5,12 @@
  * key" is no request: what follows the line is stored under that key, as if by another instance.
  *
  * Whatever is asked is answered in form, or not yet: with one answer, that is never 500, and whose
- * JSON is JSON. Whoever has no answer yet leaves; and at the end everything can be closed. */
+ * JSON is JSON. Whoever has no answer yet leaves; and at the end everything can be closed. What is
+ * uploaded to a front door lies in its directory and nowhere else. */
 #include "admit.h"
 #include "api.h"
+#include "door.h"
+#include "http_file.h"
 #include "hub_room.h"
 #include "log.h"
 #include "lookup.h"
@@ -16,14 +19,66 @@
 #include "warmup.h"
 #include "workflows.h"
 
+#include <dirent.h>
 #include <fcntl.h>
+#include <ftw.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 enum { REQUESTS_MAX = 6, IDLE_TURNS = 40, TURNS_MAX = 3000 };
-enum { WITH_KEY = 1, ON_PLATFORM = 2, WITH_ORIGIN = 4 };
+enum { WITH_KEY = 1, ON_PLATFORM = 2, WITH_ORIGIN = 4, FRONT_DOOR = 8 };
+
+/* --- a disk ---------------------------------------------------------------------------------- */
+
+static char disk[] = "/tmp/fuzz_api.XXXXXX"; /* holds in/ and out/ */
+static char in_dir[sizeof(disk) + 8], out_dir[sizeof(disk) + 8];
+
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *at)
+{
+    (void)st;
+    (void)type;
+    (void)at;
+    (void)remove(path);
+    return 0;
+}
+
+static void disk_clean(void)
+{
+    (void)nftw(disk, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+}
+
+static void disk_make(void)
+{
+    char file[sizeof(out_dir) + 8];
+    static bool made;
+    if (!made) {
+        ASSERT(mkdtemp(disk) != NULL && atexit(disk_clean) == 0);
+        (void)snprintf(in_dir, sizeof(in_dir), "%s/in", disk);
+        (void)snprintf(out_dir, sizeof(out_dir), "%s/out", disk);
+        made = true;
+    }
+    (void)mkdir(disk, 0700);
+    ASSERT(mkdir(in_dir, 0700) == 0 && mkdir(out_dir, 0700) == 0);
+    (void)snprintf(file, sizeof(file), "%s/a.png", out_dir);
+    int fd = open(file, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    ASSERT(fd >= 0 && write(fd, "12345", 5) == 5 && close(fd) == 0);
+}
+
+static unsigned entries_of(const char *path)
+{
+    unsigned count = 0;
+    DIR *dir = opendir(path);
+    ASSERT(dir != NULL);
+    while (readdir(dir) != NULL)
+        count++;
+    (void)closedir(dir);
+    return count - 2; /* . and .. */
+}
 
 /* --- the program ----------------------------------------------------------------------------- */
 
@@ -31,6 +86,8 @@ struct world {
     struct hub_room room;
     struct budget bodies;
     struct histogram turns;
+    struct door *door;
+    struct http_files *files;
     struct api api;
 };
 
@@ -40,9 +97,44 @@ static void on_stop(void *ctx, const char *why)
     (void)why; /* and it does not: the hook waits until it is closed */
 }
 
+static void on_closed(void *ctx)
+{
+    *(bool *)ctx = true;
+}
+
+/* Another hub in the place of the room's: whose prompts run where nobody is. */
+static void door_open(struct world *w)
+{
+    uv_loop_t *loop = &w->room.f.loop;
+    struct task_hub_options options = hub_room_options(&w->room);
+    struct door_options door = {DOOR_DEFAULTS, .url = "http://127.0.0.1:1/", .key = SLICE_EMPTY,
+                                .patience_ms = 1000};
+    disk_make();
+    w->door = door_new(loop, &w->room.f.later, &door);
+    w->files = http_files_new(loop, &w->room.f.later, out_dir, in_dir);
+    hub_room_close_hub(&w->room);
+    options.caller = door_caller(w->door);
+    w->room.hub = task_hub_new(loop, &w->room.f.later, &options);
+}
+
+static void door_close(struct world *w)
+{
+    bool closed[2] = {false};
+    door_free(w->door, on_closed, &closed[0]);
+    loop_run_until(&w->room.f, &closed[0], "the end of the door");
+    http_files_free(w->files, on_closed, &closed[1]);
+    loop_run_until(&w->room.f, &closed[1], "the end of the files");
+    ASSERT(entries_of(disk) == 2 && entries_of(out_dir) == 1);
+    disk_clean();
+}
+
 static void world_open(struct world *w, unsigned mode)
 {
     hub_room_open(&w->room, &store_mem_ops, "mem:");
+    w->door = NULL;
+    w->files = NULL;
+    if ((mode & FRONT_DOOR) != 0)
+        door_open(w);
     uv_loop_t *loop = &w->room.f.loop;
     struct later *later = &w->room.f.later;
     struct proxy_options proxy = {.host = "127.0.0.1", .port = 1};
@@ -56,7 +148,9 @@ static void world_open(struct world *w, unsigned mode)
                           .loop = loop,
                           .later = later,
                           .on_platform = (mode & ON_PLATFORM) != 0,
-                          .input_dir = "",
+                          .door = w->door,
+                          .files = w->files,
+                          .input_dir = w->door != NULL ? in_dir : "",
                           .body_max = 64 * 1024,
                           .bodies = &w->bodies,
                           .started_ms = clock_wall_ms(),
@@ -78,11 +172,6 @@ static void world_open(struct world *w, unsigned mode)
     ASSERT(http_server_start(w->api.server, NULL) == ERR_OK);
 }
 
-static void on_closed(void *ctx)
-{
-    *(bool *)ctx = true;
-}
-
 static void world_close(struct world *w)
 {
     bool closed[4] = {false};
@@ -94,7 +183,11 @@ static void world_close(struct world *w)
     loop_run_until(&w->room.f, &closed[2], "the end of the proxy");
     warmup_free(w->api.warmup);
     task_hub_end_all(w->room.hub);
+    if (w->door != NULL)
+        door_stop(w->door);
     hub_room_close_hub(&w->room);
+    if (w->door != NULL)
+        door_close(w);
     lookups_free(w->api.lookups, on_closed, &closed[3]);
     loop_run_until(&w->room.f, &closed[3], "the end of the lookups");
     hub_room_close(&w->room);
@@ -318,9 +411,12 @@ static void request(struct world *w, struct slice text)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static struct world w;
-    static int nowhere = -1;
-    if (nowhere < 0)
-        log_set_output(nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC));
+    static bool begun;
+    if (!begun) {
+        log_set_output(open("/dev/null", O_WRONLY | O_CLOEXEC));
+        (void)signal(SIGPIPE, SIG_IGN);
+        begun = true;
+    }
     if (size == 0)
         return 0;
     struct slice text = {(const char *)data + 1, size - 1};

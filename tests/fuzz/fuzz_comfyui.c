@@ -24,6 +24,7 @@
 #include "ws_server.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -448,9 +449,12 @@ static void check_task(void)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    static int nowhere = -1;
-    if (nowhere < 0)
-        log_set_output(nowhere = open("/dev/null", O_WRONLY | O_CLOEXEC));
+    static bool begun;
+    if (!begun) {
+        log_set_output(open("/dev/null", O_WRONLY | O_CLOEXEC));
+        (void)signal(SIGPIPE, SIG_IGN);
+        begun = true;
+    }
     if (size == 0)
         return 0;
     w = (struct world){.mode = data[0], .prompt_id = "p"};
