@@ -4,8 +4,8 @@
     tests/suites/run.py DIR [--at HOST:PORT]
 
 DIR holds clones of what shall be run, under any name: dropseed/h1spec, uNetworking/h1spec (wants Deno, in PATH
-or by `npm install deno` in DIR), nodejs/llhttp (its vectors of requests), h2o/h2o (its corpus of HTTP/1). What is
-not there is skipped, and told as such. --at: against that server instead, of which any answer will do that is not
+or by `npm install deno` in DIR), defparam/smuggler, nodejs/llhttp (its vectors of requests), h2o/h2o (its corpus
+of HTTP/1). What is not there is skipped, and told as such. --at: against that server instead, of which any answer will do that is not
 refused. env AGENT names the program, default build/asan/src/comfy-agent. tests/README.md says what is expected.
 The exit code is 1 if something else than a score is wrong: an answer that is none, a hang, a death.
 """
@@ -34,6 +34,7 @@ from world import World, until  # noqa: E402
 PATIENCE = 10  # seconds until a server hangs
 SILENCE = 0.3  # seconds after which nothing is said any more
 COLOR = re.compile(r"\x1b\[\d+m")
+MUTATION = re.compile(r"\[(\S+?)\s*\]\s*: (?!Checking)(.*)")
 MAY_FAIL = {501, 502, 505}  # of 5xx: what we do not speak, and what ComfyUI did not understand
 
 
@@ -98,12 +99,24 @@ def run_deno_h1spec(directory, address):
                   directory, "❌")
 
 
-def judged(argv, directory, mark):
-    """(tests passed, of how many, what is said of each that failed)"""
+def run_smuggler(directory, address):
+    url = "http://{}:{}/".format(*address)
+    lines = output_of([sys.executable, "smuggler.py", "--no-color", "-u", url], directory)
+    results = [found for found in map(MUTATION.search, lines) if found]
+    misses = [found[0] for found in results if not found[2].startswith("OK")]
+    return len(results) - len(misses), len(results), misses
+
+
+def output_of(argv, directory):
     env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
     done = subprocess.run([str(arg) for arg in argv], cwd=directory, env=env, capture_output=True, text=True,
                           timeout=600, check=False)
-    lines = COLOR.sub("", done.stdout + done.stderr).splitlines()
+    return COLOR.sub("", done.stdout + done.stderr).splitlines()
+
+
+def judged(argv, directory, mark):
+    """(tests passed, of how many, what is said of each that failed)"""
+    lines = output_of(argv, directory)
     for line in lines:
         score = re.search(r"(\d+)(?:/| out of )(\d+)(?: tests)? passed", line)
         if score:
@@ -174,6 +187,7 @@ def run_corpus(directory, address):
 SUITES = [
     ("dropseed/h1spec --strict", "h1spec/runner.py", run_python_h1spec, False),
     ("uNetworking/h1spec", "http_test.ts", run_deno_h1spec, False),
+    ("defparam/smuggler", "smuggler.py", run_smuggler, False),
     ("llhttp's vectors to be accepted", "test/request/sample.md",
      lambda directory, address: run_vectors(directory, address, False), False),
     ("llhttp's vectors to be refused", "test/request/sample.md",
