@@ -150,6 +150,47 @@ bool json_string_is(struct slice token, const char *text)
     return *text == '\0';
 }
 
+/* The bytes that a spelling stands for, one by one: a character may come at once as an escape, byte
+ * by byte as UTF-8, or as the escapes of its bytes (\udcc3\udca9). */
+struct spelled {
+    const char *at, *end;
+    char out[4];
+    size_t len, used;
+};
+
+/* -1: there are no more. */
+static int spelled_next(struct spelled *s)
+{
+    if (s->used == s->len) {
+        if (s->at == s->end)
+            return -1;
+        s->at = next_char(s->at, s->end, s->out, &s->len);
+        s->used = 0;
+    }
+    return (unsigned char)s->out[s->used++];
+}
+
+/* Both inside their quotes. */
+static bool spelled_equal(struct slice a, struct slice b)
+{
+    struct spelled x = {.at = a.ptr, .end = a.ptr + a.len};
+    struct spelled y = {.at = b.ptr, .end = b.ptr + b.len};
+    int from_x;
+    int from_y;
+    if (!has_escape(a) && !has_escape(b))
+        return slice_eq(a, b);
+    do {
+        from_x = spelled_next(&x);
+        from_y = spelled_next(&y);
+    } while (from_x == from_y && from_x >= 0);
+    return from_x == from_y;
+}
+
+bool json_strings_equal(struct slice a, struct slice b)
+{
+    return spelled_equal(inside(a), inside(b));
+}
+
 enum err_code json_unescape(struct slice token, struct buf *out)
 {
     struct slice s = inside(token);
@@ -204,33 +245,6 @@ static uint64_t key_hash(const struct key_table *t, struct slice key, uint32_t o
     return h;
 }
 
-static bool keys_equal(struct slice a, struct slice b)
-{
-    if (!has_escape(a) && !has_escape(b))
-        return slice_eq(a, b);
-    const char *x = a.ptr;
-    const char *y = b.ptr;
-    const char *x_end = a.ptr + a.len;
-    const char *y_end = b.ptr + b.len;
-    while (x < x_end && y < y_end) {
-        /* Two spellings of one character can give its bytes in pieces of different length (raw
-         * UTF-8 byte by byte, an escape at once), so pieces are compared byte-wise. */
-        char from_x[4];
-        char from_y[4];
-        size_t x_len;
-        size_t y_len;
-        x = next_char(x, x_end, from_x, &x_len);
-        y = next_char(y, y_end, from_y, &y_len);
-        while (x_len < y_len && x < x_end && *x != '\\')
-            from_x[x_len++] = *x++;
-        while (y_len < x_len && y < y_end && *y != '\\')
-            from_y[y_len++] = *y++;
-        if (x_len != y_len || memcmp(from_x, from_y, x_len) != 0)
-            return false;
-    }
-    return x == x_end && y == y_end;
-}
-
 static void table_grow(struct key_table *t);
 
 /* False: it is there already. */
@@ -240,7 +254,7 @@ static bool table_add(struct key_table *t, struct slice key, uint32_t object)
         table_grow(t);
     uint32_t at = (uint32_t)key_hash(t, key, object) & (t->size - 1);
     for (; t->entries[at].key.ptr != NULL; at = (at + 1) & (t->size - 1))
-        if (t->entries[at].object == object && keys_equal(t->entries[at].key, key))
+        if (t->entries[at].object == object && spelled_equal(t->entries[at].key, key))
             return false;
     t->entries[at] = (struct key_entry){key, object};
     t->used++;
@@ -675,7 +689,7 @@ bool json_to_i64(struct slice token, int64_t *ret)
 
 bool json_to_double(struct slice token, double *ret)
 {
-    char text[512]; /* longer spellings are cut: more digits than any double has */
+    char text[512]; /* a longer spelling has more digits than any double: nobody means it */
     char *end;
     if (token.len == 0 || token.len >= sizeof(text))
         return false;

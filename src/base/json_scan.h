@@ -70,12 +70,14 @@ bool json_get_path(struct slice object, struct slice *ret_value, ...) __attribut
 
 /* Does a string token (with its quotes) say exactly this? */
 bool json_string_is(struct slice token, const char *text);
+/* Do two string tokens say the same, however they spell it? */
+bool json_strings_equal(struct slice a, struct slice b);
 /* Appends the UTF-8 of a string token. As Python's `surrogateescape`: \udc80..\udcff become the
  * bytes 0x80..0xff, other lone surrogates U+FFFD. ERR_TOO_LARGE past the buf's cap. */
 enum err_code json_unescape(struct slice token, struct buf *out) MUST_CHECK;
 /* A whole number in range, in any JSON spelling of it without fraction and exponent. */
 bool json_to_i64(struct slice token, int64_t *ret);
-/* Any number, rounded; NaN and infinities are refused. */
+/* Any number of less than 512 characters, rounded; NaN and infinities are refused. */
 bool json_to_double(struct slice token, double *ret);
 
 #endif

@@ -71,6 +71,17 @@ bool inputs_are_there(const struct prompt *p)
     return inputs_find(p, found) > 0;
 }
 
+static bool ends_with_upload(struct slice key)
+{
+    static const struct slice suffix = {"_upload", 7};
+    struct buf name;
+    buf_init(&name, SIZE_MAX);
+    bool ends = json_unescape(key, &name) == ERR_OK && name.len > suffix.len &&
+                memcmp(name.ptr + name.len - suffix.len, suffix.ptr, suffix.len) == 0;
+    buf_done(&name);
+    return ends;
+}
+
 /* {"image_upload": true}, and what other nodes call it: video_upload, audio_upload, file_upload …
  */
 static bool marks_upload(struct slice options)
@@ -78,14 +89,11 @@ static bool marks_upload(struct slice options)
     struct json_iter it;
     struct slice key;
     struct slice value;
-    static const char suffix[] = "_upload\"";
-    size_t len = strlen(suffix);
     if (json_kind(options) != JSON_OBJECT)
         return false;
     json_iter_init(&it, options);
     while (json_next(&it, &key, &value))
-        if (key.len > len && memcmp(key.ptr + key.len - len, suffix, len) == 0 &&
-            json_kind(value) == JSON_TRUE)
+        if (json_kind(value) == JSON_TRUE && ends_with_upload(key))
             return true;
     return false;
 }
@@ -103,7 +111,7 @@ static bool section_marks(struct slice inputs, const char *section, struct slice
         struct json_iter parts;
         struct slice type;
         struct slice options;
-        if (!slice_eq(key, name) || json_kind(spec) != JSON_ARRAY)
+        if (!json_strings_equal(key, name) || json_kind(spec) != JSON_ARRAY)
             continue;
         json_iter_init(&parts, spec);
         return json_next(&parts, NULL, &type) && json_next(&parts, NULL, &options) &&
@@ -122,7 +130,7 @@ bool inputs_class_takes(struct slice info, struct slice class_type, struct slice
         return false;
     json_iter_init(&it, info);
     while (json_next(&it, &key, &about))
-        if (slice_eq(key, class_type) && json_kind(about) == JSON_OBJECT &&
+        if (json_strings_equal(key, class_type) && json_kind(about) == JSON_OBJECT &&
             json_get(about, "input", &inputs) && json_kind(inputs) == JSON_OBJECT)
             return section_marks(inputs, "required", name) ||
                    section_marks(inputs, "optional", name);

@@ -20,7 +20,8 @@ struct input {          /* a string that looks like a file */
 
 /* At most INPUTS_MAX; the number there are, which may be greater. */
 unsigned inputs_find(const struct prompt *p, struct input ret[INPUTS_MAX]);
-/* Does object_info's answer for a class mark this input as an upload? `info` is checked JSON,
+/* Does object_info's answer for a class mark this input as an upload? Python spells names that are
+ * not ASCII in escapes, callers need not. `info` is checked JSON,
  * {"Class": {"input": {"required": {"name": [type, {"image_upload": true}]}, "optional": …}}}. */
 bool inputs_class_takes(struct slice info, struct slice class_type, struct slice name);
 /* The bytes of a data: URI or a base64 text. Pure. */

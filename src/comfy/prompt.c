@@ -183,9 +183,10 @@ static enum err_code write_text(struct prompt *p, struct slice prompt, struct pr
     return read_nodes(p, buf_slice(&p->text), fault);
 }
 
-static enum err_code check_text(struct slice text, struct prompt_fault *fault)
+static enum err_code check_text(struct slice text, const struct json_limits *limits,
+                                struct prompt_fault *fault)
 {
-    enum err_code code = json_check(text, &json_from_client, &fault->position, &fault->err);
+    enum err_code code = json_check(text, limits, &fault->position, &fault->err);
     if (code == ERR_OK)
         return ERR_OK;
     fault->code = code == ERR_TOO_LARGE ? "json_too_complex" : "invalid_json";
@@ -201,7 +202,8 @@ void prompt_init_empty(struct prompt *ret)
     buf_init(&ret->seeds, SIZE_MAX);
 }
 
-enum err_code prompt_parse(struct prompt *ret, struct buf *take_body, struct prompt_fault *fault)
+static enum err_code parse(struct prompt *ret, struct buf *take_body,
+                           const struct json_limits *limits, struct prompt_fault *fault)
 {
     prompt_init_empty(ret);
     ret->body = *take_body;
@@ -210,7 +212,7 @@ enum err_code prompt_parse(struct prompt *ret, struct buf *take_body, struct pro
     *take_body = (struct buf){.max = 0};
     *fault = (struct prompt_fault){.code = "not_a_prompt"};
 
-    enum err_code code = check_text(buf_slice(&ret->body), fault);
+    enum err_code code = check_text(buf_slice(&ret->body), limits, fault);
     if (code != ERR_OK)
         return code;
     struct slice top = json_trim(buf_slice(&ret->body));
@@ -232,6 +234,18 @@ enum err_code prompt_parse(struct prompt *ret, struct buf *take_body, struct pro
                       "dev mode options, then \"Save (API Format)\")");
     code = read_nodes(ret, prompt, fault);
     return code != ERR_OK ? code : write_text(ret, prompt, fault);
+}
+
+enum err_code prompt_parse(struct prompt *ret, struct buf *take_body, struct prompt_fault *fault)
+{
+    return parse(ret, take_body, &json_from_client, fault);
+}
+
+enum err_code prompt_parse_kept(struct prompt *ret, struct buf *take_body,
+                                struct prompt_fault *fault)
+{
+    const struct json_limits limits = {.depth = JSON_DEPTH_MAX, .unique_keys = true};
+    return parse(ret, take_body, &limits, fault);
 }
 
 enum err_code prompt_set_text(struct prompt *p, struct buf *take_text)

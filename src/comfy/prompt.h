@@ -58,6 +58,10 @@ struct prompt_fault {
  * which the fault has no code). */
 enum err_code prompt_parse(struct prompt *ret, struct buf *take_body,
                            struct prompt_fault *fault) MUST_CHECK;
+/* The same of one that was taken before and lies in a document of ours, which is deeper and has
+ * more values than what the client sent. */
+enum err_code prompt_parse_kept(struct prompt *ret, struct buf *take_body,
+                                struct prompt_fault *fault) MUST_CHECK;
 void prompt_init_empty(struct prompt *ret); /* no nodes; for who has no prompt yet */
 /* Every string input named `filename_prefix` gets "<folder>/" in front. `folder` is plain text that
  * needs no escapes. */

@@ -62,7 +62,7 @@ struct supervisor_options {
     unsigned port;
     uint64_t startup_ms;
     uint64_t probe_ms; /* between probes while STARTING */
-    uint64_t watch_ms; /* between probes while READY; attached: at most a second */
+    uint64_t watch_ms; /* between probes while READY; attached: at most 3 s */
     uint64_t backoff_min_ms, backoff_max_ms;
     unsigned exits_max; /* in exits_window_ms; beyond: GAVE_UP */
     uint64_t exits_window_ms;

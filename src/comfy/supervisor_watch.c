@@ -15,7 +15,8 @@ enum {
     ANSWER_PATIENCE_MS = 10000, /* for an answer while STARTING or away */
     WATCH_PATIENCE_MS = 60000,  /* while READY */
     PORT_PATIENCE_MS = 1000,    /* nobody refuses so long: somebody is there */
-    ATTACHED_WATCH_MS = 1000,
+    ATTACHED_WATCH_MS = 3000,
+    ATTACHED_AGAIN_MS = 500,  /* after a failure */
     ATTACHED_LOST = 3,        /* failures in a row */
     CHILD_LOST = 20,          /* refusals in a row, at a tenth of watch_ms */
     RETURN_PROBE_MIN_MS = 50, /* doubling up to */
@@ -76,8 +77,8 @@ static void supervisor_on_watch(struct supervisor *s, enum probe_result result)
         supervisor_event(s, SUPERVISOR_ON_LOST);
         return;
     }
-    if (failed && !s->attached)
-        pause = pause / 10 + 1;
+    if (failed)
+        pause = s->attached ? min_u64(pause, ATTACHED_AGAIN_MS) : pause / 10 + 1;
     probe_ask(s->probe, pause, WATCH_PATIENCE_MS);
 }
 

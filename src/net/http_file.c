@@ -198,45 +198,10 @@ static const char *job_media_type(const struct job *j)
     return runs ? "application/octet-stream" : type;
 }
 
-/* "bytes=0-9", "bytes=5-", "bytes=-3". Several ranges, or none that is well-formed: the whole file.
- * False: it lies behind the end. */
-static bool job_read_range(struct job *j, struct slice range, bool *ret_partial)
-{
-    static const char unit[] = "bytes=";
-    uint64_t size = (uint64_t)j->st.st_size;
-    uint64_t from = 0;
-    uint64_t to = 0;
-    *ret_partial = false;
-    if (!slice_starts(range, slice_of(unit)) || memchr(range.ptr, ',', range.len) != NULL ||
-        memchr(range.ptr, '-', range.len) == NULL)
-        return true;
-    range = (struct slice){range.ptr + strlen(unit), range.len - strlen(unit)};
-    struct slice first = slice_next(&range, '-');
-    struct slice last = slice_trim(range);
-    bool has_from = slice_to_u64(first, INT64_MAX, &from);
-    bool has_to = slice_to_u64(last, INT64_MAX, &to);
-    if ((first.len > 0 && !has_from) || (last.len > 0 && !has_to) || (!has_from && !has_to) ||
-        (has_from && has_to && to < from))
-        return true;
-    if (!has_from) {
-        from = to < size ? size - to : 0;
-        to = size;
-    } else {
-        to = has_to && to < size ? to + 1 : size;
-    }
-    if (from >= to)
-        return false;
-    j->at = from;
-    j->end = to;
-    *ret_partial = true;
-    return true;
-}
-
 static int job_status(struct job *j, const char *etag)
 {
     struct slice value;
     char text[96];
-    bool partial;
     j->at = 0;
     j->end = (uint64_t)j->st.st_size;
     if (job_asked(j, "if-none-match", &value) &&
@@ -247,13 +212,14 @@ static int job_status(struct job *j, const char *etag)
     struct slice condition;
     if (job_asked(j, "if-range", &condition) && !slice_is(slice_trim(condition), etag))
         return 200;
-    if (!job_read_range(j, slice_trim(value), &partial)) {
+    enum http_range range = http_range_read(value, j->end, &j->at, &j->end);
+    if (range == HTTP_RANGE_WHOLE)
+        return 200;
+    if (range == HTTP_RANGE_BEHIND) {
         (void)snprintf(text, sizeof(text), "bytes */%lld", (long long)j->st.st_size);
         job_add(j, "content-range", text);
         return 416;
     }
-    if (!partial)
-        return 200;
     (void)snprintf(text, sizeof(text), "bytes %llu-%llu/%lld", (unsigned long long)j->at,
                    (unsigned long long)(j->end - 1), (long long)j->st.st_size);
     job_add(j, "content-range", text);

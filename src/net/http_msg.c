@@ -265,6 +265,39 @@ void http_percent_encode(struct buf *out, struct slice bytes)
     }
 }
 
+/* --- ranges ---------------------------------------------------------------------------------- */
+
+enum http_range http_range_read(struct slice value, uint64_t size, uint64_t *ret_from,
+                                uint64_t *ret_to)
+{
+    static const char unit[] = "bytes=";
+    struct slice range = slice_trim(value);
+    uint64_t from = 0;
+    uint64_t to = 0;
+    if (!slice_starts(range, slice_of(unit)) || memchr(range.ptr, ',', range.len) != NULL ||
+        memchr(range.ptr, '-', range.len) == NULL)
+        return HTTP_RANGE_WHOLE;
+    range = (struct slice){range.ptr + strlen(unit), range.len - strlen(unit)};
+    struct slice first = slice_next(&range, '-');
+    struct slice last = slice_trim(range);
+    bool has_from = slice_to_u64(first, INT64_MAX, &from);
+    bool has_to = slice_to_u64(last, INT64_MAX, &to);
+    if ((first.len > 0 && !has_from) || (last.len > 0 && !has_to) || (!has_from && !has_to) ||
+        (has_from && has_to && to < from))
+        return HTTP_RANGE_WHOLE;
+    if (!has_from) {
+        from = to < size ? size - to : 0;
+        to = size;
+    } else {
+        to = has_to && to < size ? to + 1 : size;
+    }
+    if (from >= to)
+        return HTTP_RANGE_BEHIND;
+    *ret_from = from;
+    *ret_to = to;
+    return HTTP_RANGE_PART;
+}
+
 /* --- tables ---------------------------------------------------------------------------------- */
 
 const char *http_media_type(struct slice filename)

@@ -58,6 +58,13 @@ enum err_code http_percent_decode(struct slice text, struct buf *out) MUST_CHECK
 /* RFC 3986 unreserved characters stay, all other bytes become %XX. */
 void http_percent_encode(struct buf *out, struct slice bytes);
 
+/* What a Range header asks of a body of so many bytes: "bytes=0-9", "bytes=5-", "bytes=-3". Several
+ * ranges, or none that is well-formed: the whole. The bounds (from the first byte to the one behind
+ * the last) are written only for PART, which is never empty. */
+enum http_range { HTTP_RANGE_WHOLE, HTTP_RANGE_PART, HTTP_RANGE_BEHIND };
+enum http_range http_range_read(struct slice value, uint64_t size, uint64_t *ret_from,
+                                uint64_t *ret_to);
+
 /* Media type of a file name by its ending; "application/octet-stream" when unknown. */
 const char *http_media_type(struct slice filename);
 const char *http_reason(int status); /* "OK"; "" for a number without a name */

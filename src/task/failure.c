@@ -112,7 +112,9 @@ static void add_without_nan(struct buf *out, struct slice value)
 
 void failure_add_json(struct failure *f, const char *name, struct slice value)
 {
-    if (value.len == 0 || value.len > FAILURE_VALUE_MAX)
+    const struct json_limits limits = {.depth = FAILURE_DEPTH_MAX, .python = true};
+    if (value.len == 0 || value.len > FAILURE_VALUE_MAX ||
+        json_check(value, &limits, NULL, NULL) != ERR_OK)
         return;
     buf_addf(&f->json, ",\"%s\":", name);
     add_without_nan(&f->json, value);

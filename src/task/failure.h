@@ -52,7 +52,10 @@ enum failure_code {
 
 const char *failure_name(enum failure_code code);
 
-enum { FAILURE_VALUE_MAX = 256 * 1024 };
+enum {
+    FAILURE_VALUE_MAX = 256 * 1024,
+    FAILURE_DEPTH_MAX = JSON_DEPTH_MAX - 2, /* of a value: it lies in the error, that in a record */
+};
 
 struct failure {
     enum failure_code code;
@@ -76,7 +79,7 @@ void failure_free(struct failure *f); /* NULL is fine */
 void failure_add_text(struct failure *f, const char *name, struct slice text);
 void failure_add_number(struct failure *f, const char *name, int64_t number);
 /* A value of a document that passed json_check(): NaN and the infinities become null; left out when
- * it has more than FAILURE_VALUE_MAX bytes. */
+ * it has more than FAILURE_VALUE_MAX bytes or is deeper than FAILURE_DEPTH_MAX. */
 void failure_add_json(struct failure *f, const char *name, struct slice value);
 /* The sentence that ComfyUI gave, for `detail`, unescaped and cut; fallback if it gave none. */
 void failure_detail_of(struct slice token, const char *fallback, char *ret, size_t room);

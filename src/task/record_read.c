@@ -97,10 +97,16 @@ static void show_outputs(struct task *t, struct slice list)
     }
 }
 
+/* What is too long is left out: a part of it may not even be text. */
+static void copy(char *to, size_t size, struct slice from)
+{
+    (void)snprintf(to, size, "%.*s", from.len < size ? (int)from.len : 0, from.ptr);
+}
+
 static void copy_if_empty(char *to, size_t size, struct slice from)
 {
-    if (to[0] == '\0' && from.len < size)
-        (void)snprintf(to, size, "%.*s", SLICE_ARGS(from));
+    if (to[0] == '\0')
+        copy(to, size, from);
 }
 
 /* What the task does not know of itself, because it was found in the store. */
@@ -108,8 +114,8 @@ static void show_origin(struct task *t, const struct record *r)
 {
     copy_if_empty(t->prompt.sha256, sizeof(t->prompt.sha256), r->prompt_sha256);
     copy_if_empty(t->request_id, sizeof(t->request_id), r->request_id);
-    (void)snprintf(t->prompt_id, sizeof(t->prompt_id), "%.*s", SLICE_ARGS(r->prompt_id));
-    (void)snprintf(t->instance, sizeof(t->instance), "%.*s", SLICE_ARGS(r->instance));
+    copy(t->prompt_id, sizeof(t->prompt_id), r->prompt_id);
+    copy(t->instance, sizeof(t->instance), r->instance);
     t->created_ms = r->created_ms;
     t->updated_ms = r->updated_ms;
     t->started_ms = r->started_ms;

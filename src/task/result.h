@@ -2,8 +2,8 @@
  * ComfyUI's /view, one output after the other. Memory does not grow with the outputs.
  *
  * Every output was seen before begin() is called, when the task ended or now, and of the first one
- * there are bytes. If one cannot be had in full all the same, the stream ends with an error, and the
- * reader of the answer must see that it is broken. */
+ * there are bytes. If one cannot be had in full all the same, the stream ends with an error, and
+ * the reader of the answer must see that it is broken. */
 #ifndef RESULT_H
 #define RESULT_H
 

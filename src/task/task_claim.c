@@ -68,7 +68,7 @@ enum err_code task_claim_read_prompt(struct task *t, struct slice document, stru
     struct slice seeds;
     buf_init(&body, SIZE_MAX);
     buf_add(&body, document);
-    enum err_code code = prompt_parse(&p, &body, &fault);
+    enum err_code code = prompt_parse_kept(&p, &body, &fault);
     struct slice top = json_trim(document);
     if (code != ERR_OK || !json_get(top, "prompt_sha256", &sha256) ||
         json_kind(sha256) != JSON_STRING || sha256.len != SHA256_TEXT + 2 ||

@@ -44,16 +44,21 @@ static void lease_verify(struct task *t)
 
 /* --- wishes ---------------------------------------------------------------------------------- */
 
-/* {"cancel": {"attempt": n, …}}: that attempt is not wanted any more, nor those that follow it
- * without anybody having asked again (after a crash, after a takeover). */
-void task_obey(struct task *t, struct slice text)
+bool task_wishes_read(struct slice text, int64_t *ret_attempt)
 {
     struct slice value;
-    int64_t attempt;
     const struct json_limits limits = {.depth = JSON_DEPTH_MAX};
-    if (json_check(text, &limits, NULL, NULL) == ERR_OK &&
-        json_get_path(json_trim(text), &value, "cancel", "attempt", (char *)NULL) &&
-        json_to_i64(value, &attempt) && attempt >= (int64_t)t->wished_from)
+    return json_check(text, &limits, NULL, NULL) == ERR_OK &&
+           json_get_path(json_trim(text), &value, "cancel", "attempt", (char *)NULL) &&
+           json_to_i64(value, ret_attempt);
+}
+
+/* That attempt is not wanted any more, nor those that follow it without anybody having asked again
+ * (after a crash, after a takeover). */
+void task_obey(struct task *t, struct slice text)
+{
+    int64_t attempt;
+    if (task_wishes_read(text, &attempt) && attempt >= (int64_t)t->wished_from)
         task_cancel(t, "cancelled by a request to another instance");
 }
 

@@ -342,7 +342,9 @@ bool task_offers(const struct task *t); /* the record says "offered" */
 bool task_offer_step(struct task *t, bool is_still);
 
 /* task_lease.c */
-void task_obey(struct task *t, struct slice text); /* the wishes in <id>~ctl */
+/* The wishes in <id>~ctl, {"cancel": {"attempt": n, …}}: which attempt is not wanted any more. */
+bool task_wishes_read(struct slice text, int64_t *ret_attempt);
+void task_obey(struct task *t, struct slice text);
 void task_lease_tick(struct task *t, uint64_t now);
 bool task_lease_holds(const struct task *t);
 uint64_t task_lease_end(const struct task *t); /* for store operations' not_after_ms */

@@ -163,7 +163,7 @@ class Process:
                    if line.split(":")[0] in names)
 
     def private_kib(self):
-        return self.kib("smaps_rollup", "Private_Clean", "Private_Dirty")
+        return self.kib("smaps_rollup", "Private_Dirty")
 
 
 class Lab:
@@ -268,7 +268,7 @@ def idle(lab):
             seconds = time.monotonic() - began
             lab.note("idle: processor time", "µs/s", who, (process.cpu_us() - cpu) / seconds)
             lab.note("idle: wake-ups", "1/s", who, (process.wakeups() - wakeups) / seconds)
-            lab.note("idle: private memory", "MiB", who, process.private_kib() / 1024, "nginx")
+            lab.note("idle: private memory (dirty)", "MiB", who, process.private_kib() / 1024, "nginx")
             lab.note("idle: proportional memory (PSS)", "MiB", who, process.kib("smaps_rollup", "Pss") / 1024,
                      "nginx")
 

@@ -3,7 +3,8 @@
 
 What a target finds stays in build/fuzz/findings; a finding that was understood moves to
 tests/fuzz/corpus/<name>, where the ordinary tests replay it for ever. What it learned about good
-inputs stays in build/fuzz/learned and is where the next run begins.
+inputs stays in build/fuzz/learned and is where the next run begins. <name>.dict has words that it may
+put in.
 """
 import pathlib
 import subprocess
@@ -31,6 +32,9 @@ def fuzz(name, seconds):
                f"-max_total_time={seconds}", "-timeout=10", "-rss_limit_mb=2048",
                "-max_len=70000", f"-artifact_prefix={findings}/", "-print_final_stats=1",
                "-verbosity=0"]
+    words = CORPUS.parent / f"{name}.dict"
+    if words.exists():
+        command.append(f"-dict={words}")
     result = subprocess.run(command, cwd=TOP, capture_output=True, text=True, errors="replace")
     found = sorted(set(findings.iterdir()) - before)
     runs = [line.split()[-1] for line in result.stderr.splitlines() if "executed_units" in line]

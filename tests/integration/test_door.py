@@ -154,6 +154,17 @@ def test_a_sync_call(world, pair):
     assert record["instance"] == gpu.fc.instances[0].id
 
 
+def test_the_deepest_prompt(pair):
+    """In the claim, where the function finds it, it is one level deeper than the client sent it."""
+    door, _ = pair
+    prompt = image_prompt()
+    prompt["1"]["_meta"] = json.loads("[" * 62 + "]" * 62)
+    reply = door.run(prompt, "t")
+    assert reply.status == 200, reply
+    prompt["1"]["_meta"] = [prompt["1"]["_meta"]]
+    assert door.run(prompt, "u").json["error"]["code"] == "json_too_complex"
+
+
 def test_a_websocket_call(pair):
     door, gpu = pair
     talk = run_ws(door.agent, steps_prompt(30, 20), "?task-id=t", headers=KEY)

@@ -105,6 +105,8 @@ static void duplicate_keys_are_found_after_unescaping(void **state)
         "{\"\xf0\x9f\x98\x80\":1,\"\\ud83d\\ude00\":2}",
         "{\"x\":{\"k\":1,\"b\":[{}],\"k\":2}}",
         "{\"/\":1,\"\\/\":2}",
+        "{\"\xc3\xa9\":1,\"\\udcc3\\udca9\":2}",
+        "{\"\\u00e9\":1,\"\\udcc3\\udca9\":2}",
     };
     static const char *const once[] = {
         "{\"a\":1,\"A\":2}",         "{\"a\":{\"a\":{\"a\":1}}}", "[{\"a\":1},{\"a\":1}]",

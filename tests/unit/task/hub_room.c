@@ -27,6 +27,21 @@ static void on_closed(void *ctx)
     *(bool *)ctx = true;
 }
 
+struct task_hub_options hub_room_options(const struct hub_room *r)
+{
+    return (struct task_hub_options){.supervisor = r->supervisor,
+                                     .comfy = r->comfy,
+                                     .store = r->s,
+                                     .max_concurrency = 1,
+                                     .max_queue = 10,
+                                     .max_attempts = 2,
+                                     .lease_ms = 60000,
+                                     .run_timeout_ms = 60000,
+                                     .stall_timeout_ms = 60000,
+                                     .startup_timeout_ms = 60000,
+                                     .instance = "here"};
+}
+
 void hub_room_open(struct hub_room *r, const struct store_ops *ops, const char *url)
 {
     *r = (struct hub_room){.s = NULL};
@@ -39,17 +54,7 @@ void hub_room_open(struct hub_room *r, const struct store_ops *ops, const char *
     struct comfy_options talk = {
         .host = "127.0.0.1", .port = 1, .on_event = on_event, .on_link = on_link};
     r->comfy = comfy_new(&r->f.loop, &r->f.later, &talk);
-    struct task_hub_options options = {.supervisor = r->supervisor,
-                                       .comfy = r->comfy,
-                                       .store = r->s,
-                                       .max_concurrency = 1,
-                                       .max_queue = 10,
-                                       .max_attempts = 2,
-                                       .lease_ms = 60000,
-                                       .run_timeout_ms = 60000,
-                                       .stall_timeout_ms = 60000,
-                                       .startup_timeout_ms = 60000,
-                                       .instance = "here"};
+    struct task_hub_options options = hub_room_options(r);
     r->hub = task_hub_new(&r->f.loop, &r->f.later, &options);
 }
 

@@ -15,6 +15,8 @@ struct hub_room {
     struct task_hub *hub;
 };
 
+/* Of its hub, for another one in its place. */
+struct task_hub_options hub_room_options(const struct hub_room *r);
 void hub_room_open(struct hub_room *r, const struct store_ops *ops, const char *url);
 void hub_room_close_hub(struct hub_room *r); /* for tests that do not close it themselves */
 void hub_room_close(struct hub_room *r);     /* all but the hub, which has been closed */
