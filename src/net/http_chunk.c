@@ -6,6 +6,8 @@ enum {
     SIZE,
     EXTENSION_FIRST,
     EXTENSION,
+    QUOTED, /* in a quoted value */
+    QUOTED_PAIR,
     SIZE_LF,
     DATA,
     DATA_CR,
@@ -50,18 +52,28 @@ static bool chunk_size(struct http_chunk *c, char byte)
     return true;
 }
 
+/* No line ends inside a quotation: who reads on for the end of it finds another chunk. */
+static unsigned char chunk_extension_next(unsigned char state, char byte)
+{
+    if (state == QUOTED && byte == '\\')
+        return QUOTED_PAIR;
+    if (byte == '"')
+        return state == QUOTED ? EXTENSION : QUOTED;
+    return state == EXTENSION_FIRST || state == EXTENSION ? EXTENSION : QUOTED;
+}
+
 static bool chunk_extension(struct http_chunk *c, char byte)
 {
     if (byte == '\r' && c->state == EXTENSION) {
         c->state = SIZE_LF;
         return true;
     }
-    bool fits = c->state == EXTENSION ? http_is_value_char(byte) : http_is_token_char(byte);
+    bool fits = c->state == EXTENSION_FIRST ? http_is_token_char(byte) : http_is_value_char(byte);
     if (!fits)
         return chunk_refuse(c, 400, "a malformed chunk extension");
     if (++c->extensions > HTTP_CHUNK_EXTENSIONS_MAX)
         return chunk_refuse(c, 413, "too many chunk extensions");
-    c->state = EXTENSION;
+    c->state = chunk_extension_next(c->state, byte);
     return true;
 }
 
@@ -70,7 +82,9 @@ static bool chunk_byte(struct http_chunk *c, char byte)
     switch (c->state) {
     case SIZE: return chunk_size(c, byte);
     case EXTENSION_FIRST:
-    case EXTENSION: return chunk_extension(c, byte);
+    case EXTENSION:
+    case QUOTED:
+    case QUOTED_PAIR: return chunk_extension(c, byte);
     case SIZE_LF:
         if (byte != '\n')
             return chunk_refuse(c, 400, "a chunk size is not followed by CRLF");

@@ -111,6 +111,10 @@ static void conn_dispatch(struct http_conn *c)
     struct http_server *s = c->server;
     const struct http_head *head = http_parser_head(c->parser);
     struct http_target target;
+    if (slice_is(head->method, "CONNECT")) {
+        conn_refuse(c, 501, "there are no tunnels to other hosts");
+        return;
+    }
     if (http_target_split(head->target, &target) != ERR_OK) {
         conn_refuse(c, 400, "the request target is none that a server takes");
         return;

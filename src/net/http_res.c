@@ -91,7 +91,7 @@ static const char *res_code(int status)
     case 413: return "body_too_large";
     case 414: return "target_too_long";
     case 431: return "head_too_large";
-    case 501: return "transfer_coding";
+    case 501: return "not_implemented";
     case 505: return "http_version";
     default: return "bad_request";
     }

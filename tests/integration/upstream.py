@@ -8,15 +8,16 @@ import threading
 
 class Upstream(socketserver.ThreadingTCPServer):
     """`routes`: path (without query) → a function of (connection, request), which writes the answer and
-    returns None, or anything else to close. What is not among them is answered with what was asked, as JSON.
-    `asked`: what came through the proxy; the agent has questions of its own."""
+    returns None, or anything else to close. What is not among them is answered by `otherwise`: with what was
+    asked, as JSON. `asked`: what came through the proxy; the agent has questions of its own."""
 
     allow_reuse_address = True
     daemon_threads = True
     request_queue_size = 128
 
-    def __init__(self):
+    def __init__(self, otherwise=None):
         self.asked = []
+        self.otherwise = otherwise or echo
         self.routes = {"/system_stats": lambda c, _: reply(c, b'{"system":{"comfyui_version":"0.33.0"}}'),
                        "/features": lambda c, _: reply(c, b"{}", status="404 Not Found")}
         super().__init__(("127.0.0.1", 0), Connection)
@@ -52,19 +53,23 @@ class Connection(socketserver.StreamRequestHandler):
             while self.one():
                 pass
 
+    def line(self):
+        """Of whatever bytes: a header may hold any above 127."""
+        return self.rfile.readline().decode(errors="surrogateescape").strip()
+
     def one(self):
-        line = self.rfile.readline().decode().strip()
+        line = self.line()
         if not line:
             return False
         headers = []
-        while (field := self.rfile.readline().decode().strip()):
+        while (field := self.line()):
             name, value = field.split(":", 1)
             headers.append((name, value.strip()))
         given = {name.lower(): value for name, value in headers}
         request = Request(line, headers, self.body(given))
         if "x-forwarded-for" in given:
             self.server.asked.append(request)
-        route = self.server.routes.get(request.target.split("?")[0], echo)
+        route = self.server.routes.get(request.target.split("?")[0], self.server.otherwise)
         return route(self.connection, request) is None
 
     def body(self, headers):

@@ -162,6 +162,7 @@ static void chunked_bodies_are_read(void **state)
     check_request(CHUNKED "5\r\nhello\r\n00a\r\n, world!\r\n\r\n0\r\n\r\n",
                   CHUNKED_HEAD "hello, world!\r\n|");
     check_request(CHUNKED "1;a=b;c=\"d e\"\r\nx\r\n0;z\r\nA: b\r\nC:\r\n\r\n", CHUNKED_HEAD "x|");
+    check_request(CHUNKED "1;a=\"b\\\"c\\\\\";d=\"\";e\r\nx\r\n0\r\n\r\n", CHUNKED_HEAD "x|");
 }
 
 static void pipelined_requests_are_read_one_after_the_other(void **state)
@@ -304,6 +305,9 @@ static void malformed_chunks_are_refused(void **state)
         {400, "1; a\r\na\r\n0\r\n\r\n", ""},
         {400, "1;a\nb\r\na\r\n0\r\n\r\n", ""},
         {400, "1;a\rb\r\na\r\n0\r\n\r\n", ""},
+        {400, "1;a=\"b\r\na\r\n0\r\n\r\n", ""},
+        {400, "1;a=\"b\\\"\r\na\r\n0\r\n\r\n", ""},
+        {400, "1;a=\"\\\r\n\"\r\na\r\n0\r\n\r\n", ""},
         {413, "8000000000000000\r\n", ""},
         {413, "fffffffffffffffff\r\n", ""},
         {413, "00000000000000001\r\n", ""},

@@ -196,13 +196,13 @@ static void heads_that_are_no_http_are_refused(void **state)
         {"\x16\x03\x01", 0, 400, "bad_request"},
         {"GET / HTTP/1.1\r\n\r\n", 0, 400, "bad_request"},
         {"GET a HTTP/1.1\r\nHost: h\r\n\r\n", 0, 400, "bad_request"},
-        {"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", 0, 400, "bad_request"},
+        {"CONNECT h:1 HTTP/1.1\r\nHost: h\r\n\r\n", 0, 501, "not_implemented"},
         {"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9223372036854775808\r\n\r\n", 0, 413,
          "body_too_large"},
         {"GET /", HTTP_TARGET_MAX, 414, "target_too_long"},
         {"GET / HTTP/1.1\r\nA: ", HTTP_HEAD_MAX, 431, "head_too_large"},
         {"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 0, 501,
-         "transfer_coding"},
+         "not_implemented"},
         {"GET / HTTP/2.0\r\nHost: h\r\n\r\n", 0, 505, "http_version"},
     };
     start(echo, usual);
