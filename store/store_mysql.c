@@ -23,6 +23,7 @@
 enum {
     PAUSE_MS = 100, /* after the first failure in a row; doubles */
     PAUSE_MAX_MS = 5000,
+    HANDSHAKES_LOST = 3, /* in a row: it is the certificate, and not the network */
     PURGE_MS = 10 * 60 * 1000,
 };
 
@@ -44,6 +45,7 @@ struct sql_backend {
     uv_timer_t timer;
     bool is_hard;           /* waiting will not help */
     unsigned failures;      /* to connect, in a row */
+    unsigned handshakes;    /* of them the last ones, in TLS */
     uint64_t not_before_ms; /* while failures > 0 */
     uint64_t down_since;    /* nobody is connected since the first of them; 0: not so */
 
@@ -253,17 +255,18 @@ static void sql_note_failure(struct sql_backend *b, const struct sql_link *l)
     uint64_t pause = PAUSE_MAX_MS;
     uint64_t patience;
     uint16_t jitter;
+    b->handshakes = l->is_handshake ? b->handshakes + 1 : 0;
+    b->is_hard = l->is_hard && (!l->is_handshake || b->handshakes >= HANDSHAKES_LOST);
     if (b->down_since == 0 && sql_connected(b) == 0)
         b->down_since = now;
-    if (!l->is_hard && b->failures < 6)
+    if (!b->is_hard && b->failures < 6)
         pause = (uint64_t)PAUSE_MS << b->failures;
     b->failures++;
-    b->is_hard = l->is_hard;
     b->jobs.why = l->err;
     random_bytes(&jitter, sizeof(jitter));
     b->not_before_ms = now + pause / 2 + jitter % (pause / 2 + 1);
     patience = b->down_since + b->options.wait_ms;
-    if (!l->is_hard && b->down_since != 0 && now < patience && b->not_before_ms > patience)
+    if (!b->is_hard && b->down_since != 0 && now < patience && b->not_before_ms > patience)
         b->not_before_ms = patience; /* the last try before those who wait are told */
 }
 
@@ -273,7 +276,7 @@ static void sql_on_link_changed(struct sql_link *l)
 {
     struct sql_backend *b = CONTAINER_OF(l, struct sql_lane, link)->b;
     if (l->state == SQL_IDLE && l->is_new) {
-        b->failures = 0;
+        b->failures = b->handshakes = 0;
         b->down_since = 0;
         b->jobs.why.code = ERR_OK;
         if (!b->purging && b->purge.run == NULL)
@@ -281,7 +284,7 @@ static void sql_on_link_changed(struct sql_link *l)
     } else if (l->is_refused) {
         sql_note_failure(b, l);
     } else if (b->down_since == 0 && sql_connected(b) == 0) {
-        b->failures = 0;
+        b->failures = b->handshakes = 0;
     }
     later_add(b->jobs.later, &b->jobs.turn);
 }

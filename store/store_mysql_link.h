@@ -102,6 +102,7 @@ struct sql_link {
     uint64_t packet_max;     /* the longest that the server reads */
     bool is_refused;         /* it is DOWN because it could not connect … */
     bool is_hard;            /* … and waiting will not help (password, table) */
+    bool is_handshake; /* … unless that was only cut: the library does not tell why TLS failed */
 
     enum sql_link_state state;
     struct sql_link_needs needs;

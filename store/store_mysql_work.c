@@ -295,10 +295,11 @@ void sql_close_work(struct sql_link *l)
 void sql_connect_work(struct sql_link *l)
 {
     unsigned number = 0;
-    l->is_hard = false;
+    l->is_hard = l->is_handshake = false;
     l->my = sql_connect(l->needs.options, &number, &l->err);
     if (l->my == NULL) {
         l->is_hard = sql_is_hard(number);
+        l->is_handshake = number == CR_SSL_CONNECTION_ERROR;
         return;
     }
     if (sql_prepare_or_create(l, &l->err) != ERR_OK || sql_ask_server(l, &l->err) != ERR_OK) {

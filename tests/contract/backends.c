@@ -166,6 +166,10 @@ static void mysql_end(void)
     server_done(&mysql);
 }
 
+/* Connections that are cut again and again are waited for longer than a server that is not there.
+ */
+enum { WAIT_MS = 1000, CUT_WAIT_MS = 10000 };
+
 static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_options[],
                              void (*run)(struct server *s), const char *more)
 {
@@ -183,8 +187,8 @@ static bool mysql_start_with(char url[BACKEND_URL_MAX], const char *const proxy_
     port = proxy_options != NULL ? mysql_proxy.port : mysql.port;
     return snprintf(url, BACKEND_URL_MAX,
                     "mysql://comfy:pa:ss%%20w%%40rd@127.0.0.1:%u/comfy?create=1&table=t%u"
-                    "&wait_ms=1000%s",
-                    port, ++stores, more) > 0;
+                    "&wait_ms=%u%s",
+                    port, ++stores, proxy_options != NULL ? CUT_WAIT_MS : WAIT_MS, more) > 0;
 }
 
 static bool mysql_start(char url[BACKEND_URL_MAX])
