@@ -7,7 +7,8 @@ DIR holds clones of what shall be run, under any name: dropseed/h1spec, uNetwork
 or by `npm install deno` in DIR), defparam/smuggler, nodejs/llhttp (its vectors of requests), h2o/h2o (its corpus
 of HTTP/1). What is not there is skipped, and told as such. --at: against that server instead, of which any answer will do that is not
 refused. env AGENT names the program, default build/asan/src/comfy-agent. tests/README.md says what is expected.
-The exit code is 1 if something else than a score is wrong: an answer that is none, a hang, a death.
+The exit code is 1 if something else than a score is wrong: a hang or no proper answer in the corpus, a death, a
+sanitizer's finding.
 """
 
 import argparse
