@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { SUBMISSION_REST = 512 }; /* of its text, beside what callers sent */
+
 /* --- life ------------------------------------------------------------------------------------ */
 
 struct comfy *comfy_new(uv_loop_t *loop, struct later *later, const struct comfy_options *options)
@@ -176,9 +178,27 @@ static void add_member(struct buf *out, const char *name, struct slice value)
         buf_addf(out, ",\"%s\":%.*s", name, SLICE_ARGS(value));
 }
 
+/* As if the request had been lost on its way. */
+static void request_fail(struct comfy *c, struct comfy_request *r, enum err_code code,
+                         const char *why)
+{
+    ASSERT(!r->busy);
+    r->busy = true;
+    r->status = 0;
+    r->later = c->later;
+    buf_done(&r->body);
+    (void)err_set(&r->err, code, "%s", why);
+    later_add(r->later, &r->answered);
+}
+
 void comfy_post_prompt(struct comfy *c, struct comfy_request *r, const struct comfy_submission *s)
 {
+    size_t len = s->prompt.len + s->extra_data.len + s->targets.len + SUBMISSION_REST;
     buf_reset(&r->content);
+    if (buf_reserve(&r->content, len) != ERR_OK) {
+        request_fail(c, r, ERR_UNAVAILABLE, "there is no memory for it at the moment");
+        return;
+    }
     buf_adds(&r->content, "{\"prompt\":");
     buf_add(&r->content, s->prompt);
     buf_addf(&r->content, ",\"client_id\":\"%s\"", c->client_id);
