@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { SUBMISSION_REST = 512 }; /* of its text, beside what callers sent */
+enum { CONTENT_REST = 1024 }; /* of a request's content, beside what callers sent */
 
 /* --- life ------------------------------------------------------------------------------------ */
 
@@ -178,27 +178,27 @@ static void add_member(struct buf *out, const char *name, struct slice value)
         buf_addf(out, ",\"%s\":%.*s", name, SLICE_ARGS(value));
 }
 
-/* As if the request had been lost on its way. */
-static void request_fail(struct comfy *c, struct comfy_request *r, enum err_code code,
-                         const char *why)
+/* Room for so much of callers'. False: there is no memory, and the request ends as if it had been
+ * lost on its way. */
+static bool request_reserve(struct comfy *c, struct comfy_request *r, size_t len)
 {
     ASSERT(!r->busy);
+    buf_reset(&r->content);
+    if (buf_reserve(&r->content, len + CONTENT_REST) == ERR_OK)
+        return true;
     r->busy = true;
     r->status = 0;
     r->later = c->later;
     buf_done(&r->body);
-    (void)err_set(&r->err, code, "%s", why);
+    (void)err_set(&r->err, ERR_UNAVAILABLE, "there is no memory for it at the moment");
     later_add(r->later, &r->answered);
+    return false;
 }
 
 void comfy_post_prompt(struct comfy *c, struct comfy_request *r, const struct comfy_submission *s)
 {
-    size_t len = s->prompt.len + s->extra_data.len + s->targets.len + SUBMISSION_REST;
-    buf_reset(&r->content);
-    if (buf_reserve(&r->content, len) != ERR_OK) {
-        request_fail(c, r, ERR_UNAVAILABLE, "there is no memory for it at the moment");
+    if (!request_reserve(c, r, s->prompt.len + s->extra_data.len + s->targets.len))
         return;
-    }
     buf_adds(&r->content, "{\"prompt\":");
     buf_add(&r->content, s->prompt);
     buf_addf(&r->content, ",\"client_id\":\"%s\"", c->client_id);
@@ -246,8 +246,9 @@ void comfy_upload(struct comfy *c, struct comfy_request *r, const char *name, st
 {
     char boundary[UUID_TEXT + 1]; /* random: the content cannot know it */
     char type[80];
+    if (!request_reserve(c, r, content.len))
+        return;
     uuid_v4(boundary);
-    buf_reset(&r->content);
     buf_addf(&r->content,
              "--%s\r\nContent-Disposition: form-data; name=\"image\"; filename=\"%s\"\r\n"
              "Content-Type: application/octet-stream\r\n\r\n",
