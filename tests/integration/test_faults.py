@@ -10,6 +10,7 @@ import base64
 import contextlib
 import errno
 import http.client
+import io
 import json
 import os
 import signal
@@ -17,6 +18,7 @@ import struct
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from PIL import Image
 
 from world import ROOT, image_prompt, node, until
 
@@ -31,7 +33,7 @@ CALLS = {**STORE, "log": errno.ENOSPC, "send": errno.EPIPE, "socket": errno.EMFI
          "accept": errno.EMFILE, "thread": errno.EAGAIN, "epoll": errno.ENOMEM, "malloc": errno.ENOMEM}
 CHILD = {"fork": errno.EAGAIN, "exec": errno.ENOMEM}  # with a ComfyUI that it starts itself
 CUTS = ["send", "accept"]  # then a caller may be left without an answer
-ABORTS = ["epoll"]  # libuv does, whatever it was for: a death like any other, which may not make lies
+ABORTS = ["epoll", "thread"]  # libuv does, for whatever it was: a death like any other
 ENDS = {"succeeded", "failed", "cancelled"}
 
 
@@ -41,10 +43,11 @@ def library():
 
 
 def large_prompt():
-    """Its sender has made it large; what it leaves behind is a picture and a small node map."""
-    prompt = image_prompt(7)
-    prompt["2"]["inputs"]["nobody_reads_this"] = "y" * 3 * LARGE
-    return prompt
+    """Its sender has made it large, and his picture too; what it leaves behind is a small node map."""
+    picture = io.BytesIO()
+    Image.effect_noise((400, 400), 99).save(picture, "PNG")
+    return {"1": node("LoadImage", image=base64.b64encode(picture.getvalue()).decode()),
+            "2": node("SaveImage", images=["1", 0], filename_prefix="x", nobody_reads_this="y" * 3 * LARGE)}
 
 
 class Run:
@@ -137,19 +140,21 @@ def chosen(calls):
 
 def faults(world, url, name, number, later="", prompt=None):
     """The runs with a fault in each chosen call of a whole run."""
-    whole = Run(world, url, "whole", prompt=prompt).play()
+    whole = Run(world, url, "whole", prompt=prompt).play(once=not later)
     whole.check()
     assert whole.reply.status == 200 and whole.code == 0
     calls, _ = whole.counts()[name]
     assert calls > 0
 
-    def run(n):
+    def with_fault(n):
         return Run(world, url, f"{name}-{n}", f"{name}:{n}{later}", number, prompt).play(once=not later)
 
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        for played in pool.map(run, chosen(calls)):
-            played.check(once=not later)
-            yield played
+        runs = list(pool.map(with_fault, chosen(calls)))
+    assert sum(run.counts()[name][1] > 0 for run in runs) > 0.8 * len(runs)  # no two runs are quite alike
+    for run in runs:
+        run.check(once=not later)
+    return runs
 
 
 @pytest.mark.parametrize("name", CALLS)
