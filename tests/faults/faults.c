@@ -132,31 +132,20 @@ static bool fails_to(int fd)
     if (next == NULL)                                                                              \
     *(void **)&next = dlsym(RTLD_NEXT, #function)
 
-#define OPENS(function)                                                                            \
-    int function(const char *path, int flags, ...)                                                 \
+#define OPENS(function, parameters, ...)                                                           \
+    int function parameters                                                                        \
     {                                                                                              \
         va_list args;                                                                              \
         NEXT(function);                                                                            \
         va_start(args, flags);                                                                     \
         mode_t mode = (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;                           \
         va_end(args);                                                                              \
-        return fails(OPEN) ? -1 : next(path, flags, mode);                                         \
+        return fails(OPEN) ? -1 : next(__VA_ARGS__, mode);                                         \
     }
-OPENS(open)
-OPENS(open64)
-
-#define OPENS_AT(function)                                                                         \
-    int function(int dir, const char *path, int flags, ...)                                        \
-    {                                                                                              \
-        va_list args;                                                                              \
-        NEXT(function);                                                                            \
-        va_start(args, flags);                                                                     \
-        mode_t mode = (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;                           \
-        va_end(args);                                                                              \
-        return fails(OPEN) ? -1 : next(dir, path, flags, mode);                                    \
-    }
-OPENS_AT(openat)
-OPENS_AT(openat64)
+OPENS(open, (const char *path, int flags, ...), path, flags)
+OPENS(open64, (const char *path, int flags, ...), path, flags)
+OPENS(openat, (int dir, const char *path, int flags, ...), dir, path, flags)
+OPENS(openat64, (int dir, const char *path, int flags, ...), dir, path, flags)
 
 #define CALLS_LIKE(type, function, failing, parameters, arguments)                                 \
     type function parameters                                                                       \
