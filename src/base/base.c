@@ -66,12 +66,16 @@ enum err_code err_prefix(struct err *err, const char *fmt, ...)
     return err->code;
 }
 
+void out_of_memory(void)
+{
+    (void)fputs("out of memory\n", stderr);
+    abort();
+}
+
 static void *or_abort(void *ptr)
 {
-    if (ptr == NULL) {
-        (void)fputs("out of memory\n", stderr);
-        abort();
-    }
+    if (ptr == NULL)
+        out_of_memory();
     return ptr;
 }
 

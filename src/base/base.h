@@ -60,6 +60,7 @@ enum err_code err_prefix(struct err *err, const char *fmt, ...) PRINTF_LIKE(2, 3
 const char *err_name(enum err_code code);
 
 /* Our own fixed-size things: failure aborts. Sizes a client chooses go through buf_append(). */
+NORETURN void out_of_memory(void);
 void *xmalloc(size_t size);
 void *xcalloc(size_t count, size_t size);
 void *xrealloc(void *ptr, size_t size);

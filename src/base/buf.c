@@ -120,7 +120,7 @@ enum err_code buf_reserve(struct buf *b, size_t more)
     }
     char *ptr = realloc(b->ptr, cap);
     if (ptr == NULL)
-        return ERR_TOO_LARGE;
+        return ERR_BUSY;
     if (b->budget != NULL)
         b->budget->used += cap - b->cap;
     b->ptr = ptr;
@@ -169,16 +169,23 @@ enum err_code buf_printf(struct buf *b, const char *fmt, ...)
     return code;
 }
 
+static void buf_must(enum err_code code)
+{
+    if (code == ERR_BUSY)
+        out_of_memory();
+    ASSERT(code == ERR_OK);
+}
+
 void buf_add(struct buf *b, struct slice s)
 {
-    ASSERT(buf_append(b, s) == ERR_OK);
+    buf_must(buf_append(b, s));
 }
 
 void buf_addf(struct buf *b, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
-    ASSERT(buf_vprintf(b, fmt, args) == ERR_OK);
+    buf_must(buf_vprintf(b, fmt, args));
     va_end(args);
 }
 
@@ -261,14 +268,24 @@ void buf_consume(struct buf *b, size_t n)
     b->ptr[b->len] = '\0';
 }
 
-struct blob *blob_new(struct slice bytes)
+static struct blob *blob_fill(struct blob *b, struct slice bytes)
 {
-    struct blob *b = xmalloc(sizeof(*b) + bytes.len + 1);
     b->refs = 1;
     b->len = bytes.len;
     memcpy(b->bytes, bytes.ptr, bytes.len);
     b->bytes[bytes.len] = '\0';
     return b;
+}
+
+struct blob *blob_new(struct slice bytes)
+{
+    return blob_fill(xmalloc(sizeof(struct blob) + bytes.len + 1), bytes);
+}
+
+struct blob *blob_try_new(struct slice bytes)
+{
+    struct blob *b = malloc(sizeof(*b) + bytes.len + 1);
+    return b != NULL ? blob_fill(b, bytes) : NULL;
 }
 
 struct blob *blob_ref(struct blob *b)

@@ -83,7 +83,7 @@ static inline struct slice buf_slice(const struct buf *b)
 {
     return (struct slice){b->ptr != NULL ? b->ptr : "", b->len};
 }
-/* ERR_TOO_LARGE past max; memory failure counts as that too. ERR_BUSY: the budget. */
+/* ERR_TOO_LARGE past max. ERR_BUSY: the budget, or the system has no memory; later may do. */
 enum err_code buf_reserve(struct buf *b, size_t more) MUST_CHECK;
 enum err_code buf_append(struct buf *b, struct slice s) MUST_CHECK;
 enum err_code buf_printf(struct buf *b, const char *fmt, ...) MUST_CHECK PRINTF_LIKE(2, 3);
@@ -106,7 +106,9 @@ struct blob {
     char bytes[]; /* len bytes and a NUL */
 };
 
-struct blob *blob_new(struct slice bytes); /* refs = 1 */
+struct blob *blob_new(struct slice bytes);
+struct blob *blob_try_new(struct slice bytes);
+/* NULL: no memory for what others have sent */ /* refs = 1 */
 struct blob *blob_ref(struct blob *b);
 void blob_unref(struct blob *b); /* NULL is fine */
 static inline struct slice blob_slice(const struct blob *b)

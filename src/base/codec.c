@@ -201,8 +201,9 @@ enum err_code base64_decode(struct slice text, struct buf *out)
     if (text.len % 4 == 1)
         return ERR_INVALID;
     size_t rest = text.len % 4;
-    if (buf_reserve(out, text.len / 4 * 3 + (rest > 0 ? rest - 1 : 0)) != ERR_OK)
-        return ERR_TOO_LARGE;
+    enum err_code code = buf_reserve(out, text.len / 4 * 3 + (rest > 0 ? rest - 1 : 0));
+    if (code != ERR_OK)
+        return code;
     char *at = out->ptr + out->len;
     for (size_t i = 0; i < text.len; i++) {
         int value = letter_value((unsigned char)text.ptr[i]);

@@ -20,7 +20,7 @@ size_t base64_finish(struct base64_encoder *e, char *out);
 size_t base64_encode(struct slice in, char *out);
 
 /* Strict: the standard alphabet and nothing else, padding at the end or none at all. Appended to
- * out. ERR_INVALID; ERR_TOO_LARGE past out's cap. Pure, and fit for a worker thread. */
+ * out. ERR_INVALID; ERR_TOO_LARGE, ERR_BUSY as buf_append(). Pure, and fit for a worker thread. */
 enum err_code base64_decode(struct slice text, struct buf *out) MUST_CHECK;
 
 /* Which code does the work is decided once, by what the processor can; tests and benchmarks choose.

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+enum { CONTENT_REST = 1024 }; /* of a request's content, beside what callers sent */
+
 /* --- life ------------------------------------------------------------------------------------ */
 
 struct comfy *comfy_new(uv_loop_t *loop, struct later *later, const struct comfy_options *options)
@@ -176,9 +178,27 @@ static void add_member(struct buf *out, const char *name, struct slice value)
         buf_addf(out, ",\"%s\":%.*s", name, SLICE_ARGS(value));
 }
 
+/* Room for so much of callers'. False: there is no memory, and the request ends as if it had been
+ * lost on its way. */
+static bool request_reserve(struct comfy *c, struct comfy_request *r, size_t len)
+{
+    ASSERT(!r->busy);
+    buf_reset(&r->content);
+    if (buf_reserve(&r->content, len + CONTENT_REST) == ERR_OK)
+        return true;
+    r->busy = true;
+    r->status = 0;
+    r->later = c->later;
+    buf_done(&r->body);
+    (void)err_set(&r->err, ERR_UNAVAILABLE, "there is no memory for it at the moment");
+    later_add(r->later, &r->answered);
+    return false;
+}
+
 void comfy_post_prompt(struct comfy *c, struct comfy_request *r, const struct comfy_submission *s)
 {
-    buf_reset(&r->content);
+    if (!request_reserve(c, r, s->prompt.len + s->extra_data.len + s->targets.len))
+        return;
     buf_adds(&r->content, "{\"prompt\":");
     buf_add(&r->content, s->prompt);
     buf_addf(&r->content, ",\"client_id\":\"%s\"", c->client_id);
@@ -226,8 +246,9 @@ void comfy_upload(struct comfy *c, struct comfy_request *r, const char *name, st
 {
     char boundary[UUID_TEXT + 1]; /* random: the content cannot know it */
     char type[80];
+    if (!request_reserve(c, r, content.len))
+        return;
     uuid_v4(boundary);
-    buf_reset(&r->content);
     buf_addf(&r->content,
              "--%s\r\nContent-Disposition: form-data; name=\"image\"; filename=\"%s\"\r\n"
              "Content-Type: application/octet-stream\r\n\r\n",

@@ -149,15 +149,24 @@ static void job_fail(struct inputs_job *j, bool is_comfyui, enum err_code code, 
     }
 }
 
+/* False: there was room. Where it was memory that was missing, it may be there soon. */
+static bool job_had_no_room(struct inputs_job *j, enum err_code code)
+{
+    if (code == ERR_TOO_LARGE)
+        job_fail(j, false, code, "it is too large");
+    else if (code == ERR_BUSY)
+        job_fail(j, true, code, "there is no memory for it at the moment");
+    return code == ERR_TOO_LARGE || code == ERR_BUSY;
+}
+
 static void job_end(struct inputs_job *j)
 {
     struct buf text;
     inputs_cb done = j->done;
     void *ctx = j->ctx;
     buf_init(&text, SIZE_MAX);
-    if (!j->failed && j->edits.count > 0 &&
-        splice_apply(&j->edits, buf_slice(&j->prompt->text), &text) != ERR_OK)
-        job_fail(j, false, ERR_TOO_LARGE, "the prompt does not fit into memory");
+    if (!j->failed && j->edits.count > 0)
+        (void)job_had_no_room(j, splice_apply(&j->edits, buf_slice(&j->prompt->text), &text));
     struct inputs_fault fault = j->fault;
     bool failed = j->failed;
     splice_done(&j->edits);
@@ -312,8 +321,8 @@ static void job_on_kept(struct inputs_job *j)
         job_replace_by_kept(j);
         return;
     }
-    if (j->work_code == ERR_TOO_LARGE)
-        job_fail(j, false, ERR_TOO_LARGE, "it is too large");
+    if (job_had_no_room(j, j->work_code))
+        ; /* told */
     else if (j->ending != NULL)
         job_fail(j, true, j->kept_code, "it cannot be written to INPUT_DIR");
     else
@@ -337,8 +346,8 @@ static void job_on_worked(uv_work_t *work, int status)
         job_find_uploaded(j);
         return;
     }
-    if (j->work_code == ERR_TOO_LARGE)
-        job_fail(j, false, ERR_TOO_LARGE, "it is too large");
+    if (job_had_no_room(j, j->work_code))
+        ; /* told */
     else if (i->kind == INPUT_BASE64 && !j->cancelled)
         j->at++; /* a long name that happens to have only those letters */
     else
@@ -394,8 +403,10 @@ static void job_obtain(struct inputs_job *j)
 {
     const struct input *i = job_input(j);
     buf_reset(&j->text);
-    if (json_unescape(i->value, &j->text) != ERR_OK || memchr(j->text.ptr, '\0', j->text.len)) {
-        job_fail(j, false, ERR_INVALID, "it is too large, or has a NUL in it");
+    enum err_code code = json_unescape(i->value, &j->text);
+    if (code != ERR_OK || memchr(j->text.ptr, '\0', j->text.len) != NULL) {
+        if (!job_had_no_room(j, code))
+            job_fail(j, false, ERR_INVALID, "it has a NUL in it");
         job_go_on(j);
     } else if (i->kind == INPUT_ADDRESS) {
         job_fetch(j);

@@ -157,8 +157,9 @@ static enum err_code percent_decode(struct slice s, struct buf *out)
             c = (char)(high * 16 + low);
             i += 2;
         }
-        if (buf_append(out, (struct slice){&c, 1}) != ERR_OK)
-            return ERR_TOO_LARGE;
+        enum err_code code = buf_append(out, (struct slice){&c, 1});
+        if (code != ERR_OK)
+            return code;
     }
     return ERR_OK;
 }
@@ -184,6 +185,8 @@ enum err_code input_decode(struct slice text, enum input_kind kind, struct buf *
     enum err_code code = kind == INPUT_DATA ? decode_uri(text, out) : base64_decode(text, out);
     if (code == ERR_TOO_LARGE)
         return err_set(err, code, "it has more than %zu bytes", out->max);
+    if (code == ERR_BUSY)
+        return err_set(err, code, "there is no memory for it at the moment");
     if (code != ERR_OK)
         return err_set(err, code,
                        kind == INPUT_DATA ? "it is no well-formed data: URI" : "it is not base64");

@@ -176,10 +176,8 @@ void http_read_body(struct http_req *req, size_t max, http_body_cb cb)
         budget->refused++;
         code = ERR_BUSY;
     }
-    if (code == ERR_BUSY)
+    if (code != ERR_OK)
         req_set_busy(req);
-    else if (code != ERR_OK)
-        (void)err_set(&req->body_err, ERR_TOO_LARGE, "there is no memory for the body");
     else
         req_say_continue(req);
 }

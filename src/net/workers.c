@@ -21,13 +21,16 @@
 #include <signal.h>
 #include <stdlib.h>
 
-enum { WORKERS_THREADS_MAX = 8 };
+enum {
+    WORKERS_THREADS_MAX = 8,
+    WORKERS_AGAIN_MS = 50, /* until the system is asked again for a thread that it did not give */
+};
 
 struct workers {
     /* the loop thread's */
     struct closer closer;
     uv_async_t wake;
-    uv_timer_t patience;
+    uv_timer_t timer; /* until the next try for a first thread; closing: the patience */
     uv_thread_t thread[WORKERS_THREADS_MAX];
     unsigned threads, threads_max;
     unsigned pending;
@@ -135,7 +138,7 @@ static void workers_end(struct workers *ws)
 {
     ws->ending = true;
     uv_close((uv_handle_t *)&ws->wake, workers_on_handle_closed);
-    uv_close((uv_handle_t *)&ws->patience, workers_on_handle_closed);
+    uv_close((uv_handle_t *)&ws->timer, workers_on_handle_closed);
     closer_begin(&ws->closer, workers_on_closed);
 }
 
@@ -196,14 +199,17 @@ struct workers *workers_new(uv_loop_t *loop, unsigned threads)
     ASSERT(uv_async_init(loop, &ws->wake, workers_on_wake) == 0);
     ws->wake.data = ws;
     closer_hold(&ws->closer);
-    ASSERT(uv_timer_init(loop, &ws->patience) == 0);
-    ws->patience.data = ws;
+    ASSERT(uv_timer_init(loop, &ws->timer) == 0);
+    ws->timer.data = ws;
     closer_hold(&ws->closer);
     return ws;
 }
 
+static void workers_on_again(uv_timer_t *timer);
+
 /* Signals are the loop thread's business. When the system gives no thread, the job waits for one
- * that is there, or for the next workers_add() to try again. */
+ * that is there. Where there is none we ask again: who has added the job may add no other before
+ * this one is done. */
 static void workers_start_thread(struct workers *ws)
 {
     sigset_t all, before;
@@ -216,6 +222,15 @@ static void workers_start_thread(struct workers *ws)
     }
     uv_mutex_unlock(&ws->mutex);
     ASSERT(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+    if (ws->threads == 0)
+        ASSERT(uv_timer_start(&ws->timer, workers_on_again, WORKERS_AGAIN_MS, 0) == 0);
+}
+
+static void workers_on_again(uv_timer_t *timer)
+{
+    struct workers *ws = timer->data;
+    if (ws->threads == 0)
+        workers_start_thread(ws);
 }
 
 void workers_add(struct workers *ws, struct work *w)
@@ -250,5 +265,5 @@ void workers_close(struct workers *ws, uint64_t wait_ms, void (*closed)(void *ct
     if (threads == 0 && ws->pending == 0)
         workers_join(ws);
     else
-        ASSERT(uv_timer_start(&ws->patience, workers_on_patience_over, wait_ms, 0) == 0);
+        ASSERT(uv_timer_start(&ws->timer, workers_on_patience_over, wait_ms, 0) == 0);
 }

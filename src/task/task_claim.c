@@ -133,18 +133,22 @@ static void claim_on_done(struct task *t, struct store_op *op)
     }
 }
 
-/* A prompt beyond what a store keeps is claimed like any other; only nobody can take it over. */
-static void add_prompt(struct store_op *op, const struct task *t)
+struct blob *task_claim_prompt(const struct task *t)
 {
     struct buf text;
+    struct blob *kept = NULL;
+    size_t len = t->prompt.text.len + t->prompt.extra_data.len + t->prompt.targets.len +
+                 t->metadata.len + t->prompt.seeds.len + TASK_CLAIM_REST;
     buf_init(&text, SIZE_MAX);
-    task_claim_document(t, true, &text);
-    if (text.len <= STORE_VALUE_MAX) {
-        task_op_add_text(op, STORE_PUT, "prompt", 0, &text)->order = task_order(t);
-    } else {
-        log_warn("store", "the prompt of task %s is too large to be kept", t->id);
-        buf_done(&text);
+    if (len <= STORE_VALUE_MAX && buf_reserve(&text, len) == ERR_OK) {
+        task_claim_document(t, true, &text);
+        kept = blob_try_new(buf_slice(&text));
     }
+    buf_done(&text);
+    if (kept == NULL)
+        log_warn("store", "the prompt of task %s is too large to be kept%s", t->id,
+                 len <= STORE_VALUE_MAX ? " at the moment" : "");
+    return kept;
 }
 
 static struct store_op *claim_begin(struct task *t)
@@ -172,11 +176,17 @@ static void add_record(struct store_op *op, struct task *t)
     doc->order = task_order(t);
 }
 
-/* Fences the attempt before, if it was ours; creates the claim; writes the record. */
+/* Fences the attempt before, if it was ours; creates the claim; writes the record. A prompt that is
+ * not kept is claimed like any other; only nobody can take it over. */
 void task_claim_start(struct task *t)
 {
     struct buf text;
     bool large = t->prompt.text.len > TASK_CLAIM_PROMPT_MAX;
+    struct blob *prompt = large ? task_claim_prompt(t) : NULL;
+    if (large && prompt == NULL && t->must_store) {
+        task_refuse(t, ERR_UNAVAILABLE, "there is no memory for the prompt at the moment");
+        return;
+    }
     struct store_op *op = claim_begin(t);
     if (t->fence) {
         buf_init(&text, SIZE_MAX);
@@ -185,8 +195,8 @@ void task_claim_start(struct task *t)
         t->fence = false;
     }
     add_claim(op, t, "run", !large);
-    if (large)
-        add_prompt(op, t);
+    if (prompt != NULL)
+        task_op_add_prompt(op, t, prompt);
     add_record(op, t);
     /* A door that is frozen with this in its hands is taken for dead: it must not offer again what
      * others have run since. Who runs it itself is kept from that by its lease. */

@@ -65,6 +65,13 @@ struct store_doc *task_op_add_text(struct store_op *op, enum store_verb verb, co
     return doc;
 }
 
+void task_op_add_prompt(struct store_op *op, const struct task *t, struct blob *take_prompt)
+{
+    struct store_doc *doc = task_op_add(op, STORE_PUT, "prompt", 0);
+    doc->value = take_prompt;
+    doc->order = task_order(t);
+}
+
 void task_op_run(struct store_op *op)
 {
     struct task *t = of(op)->task;

@@ -25,6 +25,7 @@ enum {
     TASK_LIVE_AFTER_MS = 200,
     TASK_CLAIM_MS = 10000, /* the store answers within this, or the task goes on without it */
     TASK_CLAIM_PROMPT_MAX = 64 * 1024, /* a larger prompt gets a document of its own */
+    TASK_CLAIM_REST = 2048,            /* what is in such a document beside what callers sent */
     TASK_OFFER_PROMPT_MAX = 15 * 1024 * 1024,
     TASK_OFFER_KEEP_MS = 60000, /* a NAS that has not written the inputs by then is dead */
     TASK_MIRROR_MS = 20,        /* between looks at a record that changes … */
@@ -262,6 +263,7 @@ struct store_doc *task_op_add(struct store_op *op, enum store_verb verb, const c
                               unsigned attempt);
 struct store_doc *task_op_add_text(struct store_op *op, enum store_verb verb, const char *what,
                                    unsigned attempt, struct buf *take_text);
+void task_op_add_prompt(struct store_op *op, const struct task *t, struct blob *take_prompt);
 void task_op_run(struct store_op *op);
 /* The order of what the task writes of itself. */
 static inline uint64_t task_order(const struct task *t)
@@ -313,6 +315,8 @@ void task_claim_judge(struct task *t, const struct record *r, struct blob *text)
 void task_refuse(struct task *t, enum err_code code, const char *fmt, ...) PRINTF_LIKE(3, 4);
 /* {"prompt":…, …}: everything that another process needs to go on with it. */
 void task_claim_document(const struct task *t, bool with_prompt, struct buf *out);
+/* It as a document of its own; NULL: larger than a store keeps, or than there is memory for. */
+struct blob *task_claim_prompt(const struct task *t);
 /* Back from such a document: the prompt of t with the same digest and seeds. */
 enum err_code task_claim_read_prompt(struct task *t, struct slice document,
                                      struct err *err) MUST_CHECK;

@@ -62,14 +62,11 @@ static void first_on_done(struct task *t, struct store_op *op)
 void task_store_first(struct task *t)
 {
     struct store_op *op = task_op_new(t, TASK_OP_LOOK, first_on_done);
-    struct store_doc *doc;
-    struct buf text;
+    struct blob *prompt = task_claim_prompt(t);
     t->state = STATE_WAITING;
     task_store_begin(t);
-    buf_init(&text, SIZE_MAX);
-    task_claim_document(t, true, &text);
-    doc = task_op_add_text(op, STORE_PUT, "prompt", 0, &text);
-    doc->order = task_order(t);
+    if (prompt != NULL)
+        task_op_add_prompt(op, t, prompt);
     (void)add_own(t, op, STORE_PUT, "task", 0, task_record(t));
     task_op_run(op);
 }

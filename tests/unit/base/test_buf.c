@@ -201,6 +201,45 @@ static void blobs_are_counted(void **state)
     blob_unref(NULL);
 }
 
+/* The linker puts these in the place of realloc() and malloc(). */
+static bool no_memory;
+
+void *__real_realloc(void *ptr, size_t size);
+void *__wrap_realloc(void *ptr, size_t size);
+void *__real_malloc(size_t size);
+void *__wrap_malloc(size_t size);
+
+void *__wrap_realloc(void *ptr, size_t size)
+{
+    return no_memory ? NULL : __real_realloc(ptr, size);
+}
+
+void *__wrap_malloc(size_t size)
+{
+    return no_memory ? NULL : __real_malloc(size);
+}
+
+static void without_memory_it_is_busy_and_stays_as_it_was(void **state)
+{
+    (void)state;
+    struct budget budget = {.max = 1000};
+    struct buf b;
+    char more[200] = "";
+    buf_init_within(&b, 900, &budget);
+    assert_int_equal(buf_append(&b, SLICE("abc")), ERR_OK);
+    size_t used = budget.used;
+    no_memory = true;
+    enum err_code code = buf_append(&b, (struct slice){more, sizeof(more)});
+    struct blob *blob = blob_try_new(SLICE("abc"));
+    no_memory = false;
+    assert_int_equal(code, ERR_BUSY); /* not "too large": it may do later */
+    assert_null(blob);
+    assert_int_equal(budget.used, used);
+    assert_true(slice_is(buf_slice(&b), "abc"));
+    assert_int_equal(buf_append(&b, (struct slice){more, sizeof(more)}), ERR_OK);
+    buf_done(&b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -213,6 +252,7 @@ int main(void)
         cmocka_unit_test(json_lines_are_json),
         cmocka_unit_test(bufs_share_a_budget),
         cmocka_unit_test(blobs_are_counted),
+        cmocka_unit_test(without_memory_it_is_busy_and_stays_as_it_was),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

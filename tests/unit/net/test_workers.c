@@ -4,6 +4,7 @@
 #include "unit.h"
 #include "workers.h"
 
+#include <limits.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
@@ -230,6 +231,46 @@ static void stuck_jobs_are_abandoned_after_the_wait(void **state)
     assert_int_equal(all_dropped, 1); /* whose owner learns that nobody will touch it */
 }
 
+/* The linker puts this in the place of uv_thread_create(). */
+static unsigned refusals;
+
+int __real_uv_thread_create(uv_thread_t *thread, uv_thread_cb entry, void *arg);
+int __wrap_uv_thread_create(uv_thread_t *thread, uv_thread_cb entry, void *arg);
+
+int __wrap_uv_thread_create(uv_thread_t *thread, uv_thread_cb entry, void *arg)
+{
+    if (refusals > 0) {
+        refusals--;
+        return UV_EAGAIN;
+    }
+    return __real_uv_thread_create(thread, entry, arg);
+}
+
+static void a_thread_that_was_refused_is_asked_for_again(void **state)
+{
+    static struct job job;
+    struct workers *ws = workers_new(&((struct loop_fixture *)*state)->loop, 1);
+    job_init(&job);
+    refusals = 2;
+    workers_add(ws, &job.work); /* no other follows before this one is done */
+    loop_run_until(*state, &job.on_loop, "the job");
+    close_and_wait(*state, ws, LONG_MS);
+    assert_int_equal(stuck, 0);
+}
+
+static void a_close_does_not_wait_for_ever_for_a_thread(void **state)
+{
+    static struct job job;
+    struct workers *ws = workers_new(&((struct loop_fixture *)*state)->loop, 1);
+    job_init(&job);
+    refusals = UINT_MAX;
+    workers_add(ws, &job.work);
+    close_and_wait(*state, ws, 20);
+    refusals = 0;
+    assert_int_equal(stuck, 1);
+    assert_int_equal(all_dropped, 1);
+}
+
 /* Both come back when there is not even a loop any more, and must find nothing to touch. */
 static int tear_down_and_let_go(void **state)
 {
@@ -252,6 +293,10 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_thread_keeps_the_order, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_job_can_be_added_inside_done, set_up, tear_down),
         cmocka_unit_test_setup_teardown(they_can_be_closed_inside_done, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_thread_that_was_refused_is_asked_for_again, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(a_close_does_not_wait_for_ever_for_a_thread, set_up,
+                                        tear_down),
         cmocka_unit_test_setup_teardown(stuck_jobs_are_abandoned_after_the_wait, set_up,
                                         tear_down_and_let_go),
     };
