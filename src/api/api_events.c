@@ -92,8 +92,10 @@ static void events_on_snapshot(void *ctx, struct blob *nodes)
         events_free(e);
         return;
     }
-    if (task_rev(feed_task(e->feed)) >=
-        e->last_rev) /* the store may be a little behind its owner */
+    const struct task *t = feed_task(e->feed);
+    /* The end has an id of its own, or who has seen only its progress would be told 204. And the
+     * store may be a little behind its owner. */
+    if (!task_status_is_end(task_status(t)) && task_rev(t) >= e->last_rev)
         events_send(e, "progress", blob_slice(nodes));
     else
         events_begin(e);

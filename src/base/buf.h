@@ -106,9 +106,8 @@ struct blob {
     char bytes[]; /* len bytes and a NUL */
 };
 
-struct blob *blob_new(struct slice bytes);
-struct blob *blob_try_new(struct slice bytes);
-/* NULL: no memory for what others have sent */ /* refs = 1 */
+struct blob *blob_new(struct slice bytes);     /* refs = 1 */
+struct blob *blob_try_new(struct slice bytes); /* NULL: no memory for what others have sent */
 struct blob *blob_ref(struct blob *b);
 void blob_unref(struct blob *b); /* NULL is fine */
 static inline struct slice blob_slice(const struct blob *b)

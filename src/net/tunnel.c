@@ -25,7 +25,7 @@
 enum {
     TUNNEL_READ = 64 * 1024,
     TUNNEL_PROOF = 512 * 1024, /* taken: a program reads there. Without one systems take 64 KiB */
-    TUNNEL_TRIPS = 8,          /* what is taken is heard of within so many, even if some is lost */
+    TUNNEL_TRIPS = 2,          /* a window that has just opened is heard of within so many */
 };
 
 enum tunnel_state { TUNNEL_ASKING, TUNNEL_OPEN, TUNNEL_CLOSED };
@@ -65,9 +65,8 @@ struct tunnel {
     struct buf out; /* with uv_write, or next */
     bool writing;
     struct tcp_peer opened, held; /* the client when it came, and when it was held last */
-    uint64_t held_ms;
-    bool slow; /* it did not catch up in time */
-    bool deaf; /* the server takes no more; it may still say something */
+    bool slow;                    /* it did not catch up in time */
+    bool deaf;                    /* the server takes no more; it may still say something */
 };
 
 /* --- the end --------------------------------------------------------------------------------- */
@@ -226,20 +225,17 @@ static void tunnels_relieve(struct tunnels *ts)
         tunnel_cut(last);
 }
 
-/* A network that is slow closes no window, and lets something through in so many trips. A system
- * that has no room left closes its window, or drops what it had asked for. */
+/* Not by its network: that is not what closes a window. */
 static bool tunnel_has_never_read(const struct tunnel *t)
 {
     struct tcp_peer now;
     uint64_t patience_us = t->owner->options.hold_ms * 1000;
-    if (!http_stream_peer(t->stream, &now) ||
-        now.acked_bytes - t->opened.acked_bytes >= TUNNEL_PROOF)
+    if (!http_stream_peer(t->stream, &now))
         return false;
     if (patience_us < TUNNEL_TRIPS * now.rtt_us)
         patience_us = TUNNEL_TRIPS * now.rtt_us;
-    bool took_nothing = now.acked_bytes == t->held.acked_bytes &&
-                        (clock_mono_ms() - t->held_ms) * 1000 >= patience_us;
-    return took_nothing || now.closed_us - t->held.closed_us >= patience_us;
+    return now.acked_bytes - t->opened.acked_bytes < TUNNEL_PROOF &&
+           now.closed_us - t->held.closed_us >= patience_us;
 }
 
 static void tunnel_to_client(struct tunnel *t, struct slice bytes)
@@ -250,7 +246,6 @@ static void tunnel_to_client(struct tunnel *t, struct slice bytes)
         (void)uv_read_stop((uv_stream_t *)&t->tcp);
         deadline_set(&t->owner->deadlines, TUNNEL_HOLD, &t->hold);
         (void)http_stream_peer(t->stream, &t->held);
-        t->held_ms = clock_mono_ms();
     } else if (http_stream_pending(t->stream) > t->owner->options.unread_max &&
                tunnel_has_never_read(t)) {
         tunnel_cut(t);
