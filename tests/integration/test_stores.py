@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from live import Events
 from stores import DATABASES, SECRET, missing
 from world import image_prompt, later, running, steps_prompt, until
 
@@ -183,6 +184,21 @@ def test_a_database_that_hangs_holds_nothing_up(world, database):
     database.thaw()
     until("the end to be written", lambda: unstored(agent) == 0)
     assert database.document("t~task")["status"] == "succeeded"
+
+
+def test_the_end_has_an_id_of_its_own_however_late_it_is_stored(world, database):
+    """Who comes back with the id of a progress event has not seen the end."""
+    agent = world.agent()
+    run = later(agent.run, steps_prompt(20, 30), "t")
+    until("it to run", lambda: running(agent, "t"))
+    events = later(list, Events(agent, "t"))
+    database.freeze()
+    until("the end", lambda: unstored(agent) == 1)
+    time.sleep(0.5)  # for what must not be told
+    database.thaw()
+    ids = [rev for _, rev, _ in events.result()]
+    assert run.result().status == 200
+    assert len(set(ids)) == len(ids) > 1, ids
 
 
 # --- the network goes away ---------------------------------------------------------------------------
