@@ -4,6 +4,8 @@
 
 #include "base.h"
 
+enum { TCP_PEER_TICK_US = 10000 }; /* the clock of closed_us may lag by so much: jiffies */
+
 struct tcp_peer {
     uint64_t acked_bytes; /* that its system has taken since the connection was made */
     uint64_t

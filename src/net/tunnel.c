@@ -235,7 +235,7 @@ static bool tunnel_has_never_read(const struct tunnel *t)
     if (patience_us < TUNNEL_TRIPS * now.rtt_us)
         patience_us = TUNNEL_TRIPS * now.rtt_us;
     return now.acked_bytes - t->opened.acked_bytes < TUNNEL_PROOF &&
-           now.closed_us - t->held.closed_us >= patience_us;
+           now.closed_us - t->held.closed_us + TCP_PEER_TICK_US > patience_us;
 }
 
 static void tunnel_to_client(struct tunnel *t, struct slice bytes)

@@ -28,6 +28,23 @@ static struct {
     bool closed;
 } n;
 
+/* Not NULL: how long the window was closed at each time that the kernel is asked; the last for
+ * good. Zero ends it. */
+static const uint64_t *closed_us;
+
+bool __real_tcp_peer_ask(int fd, struct tcp_peer *ret);
+bool __wrap_tcp_peer_ask(int fd, struct tcp_peer *ret);
+bool __wrap_tcp_peer_ask(int fd, struct tcp_peer *ret)
+{
+    if (!__real_tcp_peer_ask(fd, ret))
+        return false;
+    if (closed_us != NULL) {
+        ret->closed_us = *closed_us;
+        closed_us += closed_us[1] != 0;
+    }
+    return true;
+}
+
 static void on_refused(struct http_req *req, void *ctx, const struct http_head *head,
                        struct slice body)
 {
@@ -423,6 +440,40 @@ static void who_has_never_read_is_cut_soon(void **state)
     finish();
 }
 
+/* A kernel counts in ticks: what lasted 50 ms is seen as 40 and a bit. */
+static void one_tick_less_is_long_enough(void **state)
+{
+    enum { MOST = 64 * 1024 * 1024 };
+    static const uint64_t seen[] = {70000, 70000, 70000 + 40001, 0};
+    struct http_server_options server = usual;
+    struct tunnels_options options = only_unread_bound(&server);
+    (void)state;
+    options.hold_ms = 50;
+    begin(options, server);
+    closed_us = seen;
+    open_through();
+    assert_true(send_while_open(MOST) < MOST);
+    closed_us = NULL;
+    finish();
+}
+
+static void a_whole_tick_less_is_not(void **state)
+{
+    enum { MOST = 32 * 1024 * 1024 };
+    static const uint64_t seen[] = {70000, 70000, 70000 + 40000, 0};
+    struct http_server_options server = usual;
+    struct tunnels_options options = only_unread_bound(&server);
+    (void)state;
+    options.hold_ms = 50;
+    begin(options, server);
+    closed_us = seen;
+    open_through();
+    (void)send_while_open(MOST);
+    assert_int_equal(tunnels_count(n.tunnels), 1);
+    closed_us = NULL;
+    finish();
+}
+
 /* Busy with a picture, perhaps. */
 static void who_has_read_before_is_waited_for(void **state)
 {
@@ -617,6 +668,8 @@ int main(void)
         cmocka_unit_test(a_server_that_never_reads_ends_the_tunnel),
         cmocka_unit_test(a_client_that_never_reads_is_cut_and_the_server_always_read),
         cmocka_unit_test(who_has_never_read_is_cut_soon),
+        cmocka_unit_test(one_tick_less_is_long_enough),
+        cmocka_unit_test(a_whole_tick_less_is_not),
         cmocka_unit_test(who_has_read_before_is_waited_for),
         cmocka_unit_test(the_one_that_is_furthest_behind_is_cut_for_all),
         cmocka_unit_test(a_client_that_reads_gets_more_than_is_ever_queued),
