@@ -1,10 +1,12 @@
 /* file:///directory[?threads=1..8]: a document is the plain file <directory>/<key>.
  *
  * An operation is one job on a thread of this store, from the first system call to the last: a
- * mount that hangs holds a thread and an operation, never the loop; further operations wait in the
- * core until their deadlines. One thread by default, because on one disk two writers only get in
- * each other's way; a NAS has latency to hide. Walks through the directory, which can be long, have
- * a thread to themselves and hold up no document; the core asks for one at a time.
+ * mount that hangs holds a thread and the few operations that it was given, never the loop; further
+ * ones wait in the core until their deadlines. A thread is given more than one so that it goes on
+ * without being woken for each, which costs as much as writing a small document. One thread by
+ * default, because on one disk two writers only get in each other's way; a NAS has latency to hide.
+ * Walks through the directory, which can be long, have a thread to themselves and hold up no
+ * document; the core asks for one at a time.
  *
  * What a walk has found is kept for a while, for the pages that follow. It is the loop's, which
  * lends it to the walk that runs.
@@ -23,7 +25,12 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 
-enum { THREADS_DEFAULT = 1, THREADS_MAX = 8, DIR_MAX = 2048 };
+enum {
+    THREADS_DEFAULT = 1,
+    THREADS_MAX = 8,
+    OPS_A_THREAD = 4, /* one that it does, others that are ready for it */
+    DIR_MAX = 2048,
+};
 
 struct file_backend {
     struct store_backend base;
@@ -212,7 +219,7 @@ static enum err_code file_open(struct store_backend **ret, uv_loop_t *loop, stru
         store_url_param_uint(url, "threads", 1, THREADS_MAX, &threads, err) != ERR_OK)
         return ERR_INVALID;
     struct file_backend *b = xcalloc(1, sizeof(*b));
-    b->base.parallel = threads;
+    b->base.parallel = threads * OPS_A_THREAD;
     b->dir = xstrdup(url->path);
     for (size_t len = strlen(b->dir); b->dir[len - 1] == '/'; len--)
         b->dir[len - 1] = '\0';
@@ -271,7 +278,7 @@ static void file_close(struct store_backend *backend, uint64_t wait_ms, void (*c
 
 const struct store_ops store_file_ops = {
     .scheme = "file",
-    .parallel = THREADS_DEFAULT,
+    .parallel = THREADS_DEFAULT * OPS_A_THREAD,
     .interval_ms = 200,
     .value_max = STORE_VALUE_MAX,
     .open = file_open,
