@@ -77,7 +77,7 @@ static void link_on_text(struct ws_client *socket, struct slice text)
 {
     struct comfy *c = ws_client_ctx(socket);
     struct event e;
-    event_parse(&e, text);
+    event_read(&c->reader, &e, text);
     if (e.type == EVENT_STATUS && e.is_greeting && c->state == COMFY_GREETING) {
         (void)uv_timer_stop(&c->timer);
         c->pause_ms = 0;

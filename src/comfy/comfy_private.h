@@ -4,6 +4,7 @@
 
 #include "closer.h"
 #include "comfy.h"
+#include "event.h"
 #include "ws_client.h"
 
 enum comfy_link_state {
@@ -29,6 +30,7 @@ struct comfy {
 
     enum comfy_link_state state;
     struct ws_client *socket;
+    struct event_reader reader;
     char client_id[UUID_TEXT + 1];
     unsigned link;
     uint64_t pause_ms;

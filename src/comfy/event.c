@@ -142,10 +142,10 @@ static bool take_apart(struct slice message, struct slice *ret_type, struct slic
     return ret_type->len > 0;
 }
 
-void event_parse(struct event *ret, struct slice message)
+static void parse(struct event *ret, struct slice message, struct members *ret_m)
 {
     struct slice type;
-    struct members m = {{SLICE_EMPTY}};
+    *ret_m = (struct members){{SLICE_EMPTY}};
     *ret = (struct event){.type = EVENT_OTHER};
     if (starts_as(message, "progress_state"))
         return;
@@ -154,14 +154,94 @@ void event_parse(struct event *ret, struct slice message)
         return;
     reader read = reader_of(type);
     if (ret->data.len > 0)
-        json_pick(ret->data, member_names, m.value, ARRAY_LEN(member_names));
-    ret->prompt_id = string_of(&m, PROMPT_ID);
-    ret->node = string_of(&m, NODE);
-    ret->display_node = string_of(&m, DISPLAY_NODE);
+        json_pick(ret->data, member_names, ret_m->value, ARRAY_LEN(member_names));
+    ret->prompt_id = string_of(ret_m, PROMPT_ID);
+    ret->node = string_of(ret_m, NODE);
+    ret->display_node = string_of(ret_m, DISPLAY_NODE);
     if (read == NULL)
         ret->type = ret->prompt_id.len > 0 ? EVENT_OTHER : EVENT_FOREIGN;
     else if (ret->data.len > 0)
-        read(ret, &m);
+        read(ret, ret_m);
+}
+
+void event_parse(struct event *ret, struct slice message)
+{
+    struct members m;
+    parse(ret, message, &m);
+}
+
+/* --- the same again and again ---------------------------------------------------------------- */
+
+enum { DIGITS_MAX = 9 }; /* of a value that need not be parsed */
+
+/* Kept around its value, the message is JSON with any other number there: digits without a zero in
+ * front are one. */
+static bool repeats(const struct event_reader *r, struct slice message, double *ret_value)
+{
+    uint64_t value;
+    size_t around = r->before + r->after;
+    if (r->len == 0 || message.len <= around || message.len > around + DIGITS_MAX ||
+        memcmp(message.ptr, r->message, r->before) != 0 ||
+        memcmp(message.ptr + message.len - r->after, r->message + r->len - r->after, r->after) != 0)
+        return false;
+    struct slice digits = {message.ptr + r->before, message.len - around};
+    if ((digits.len > 1 && digits.ptr[0] == '0') || !slice_to_u64(digits, UINT64_MAX, &value))
+        return false;
+    *ret_value = (double)value;
+    return true;
+}
+
+/* A part of the kept message, in one that repeats it. */
+static struct slice part_in(struct slice message, const struct event_reader *r, struct slice part)
+{
+    size_t more = message.len - r->len; /* perhaps less: it wraps */
+    if (part.len == 0)
+        return SLICE_EMPTY;
+    size_t at = (size_t)(part.ptr - r->message);
+    size_t end = at + part.len;
+    at += at > r->before ? more : 0;
+    end += end > r->before ? more : 0;
+    return (struct slice){message.ptr + at, end - at};
+}
+
+static struct slice part_kept(const struct event_reader *r, struct slice message, struct slice part)
+{
+    return part.len > 0 ? (struct slice){r->message + (part.ptr - message.ptr), part.len}
+                        : SLICE_EMPTY;
+}
+
+static void keep(struct event_reader *r, const struct event *e, struct slice message,
+                 struct slice value)
+{
+    if (message.len > sizeof(r->message))
+        return;
+    memcpy(r->message, message.ptr, message.len);
+    r->len = message.len;
+    r->before = (size_t)(value.ptr - message.ptr);
+    r->after = message.len - r->before - value.len;
+    r->progress = *e;
+    r->progress.prompt_id = part_kept(r, message, e->prompt_id);
+    r->progress.node = part_kept(r, message, e->node);
+    r->progress.display_node = part_kept(r, message, e->display_node);
+    r->progress.data = part_kept(r, message, e->data);
+}
+
+void event_read(struct event_reader *r, struct event *ret, struct slice message)
+{
+    struct members m;
+    double value;
+    if (repeats(r, message, &value)) {
+        *ret = r->progress;
+        ret->value = value;
+        ret->prompt_id = part_in(message, r, ret->prompt_id);
+        ret->node = part_in(message, r, ret->node);
+        ret->display_node = part_in(message, r, ret->display_node);
+        ret->data = part_in(message, r, ret->data);
+        return;
+    }
+    parse(ret, message, &m);
+    if (ret->type == EVENT_PROGRESS)
+        keep(r, ret, message, m.value[VALUE]);
 }
 
 /* --- binary messages ------------------------------------------------------------------------- */

@@ -41,6 +41,17 @@ struct event {
 };
 
 void event_parse(struct event *ret, struct slice message);
+
+/* A reader of many messages, zeroed at first. It tells what event_parse() would; but a message that
+ * repeats the last progress except for the digits of its value, of which samplers send thousands,
+ * costs two comparisons. */
+enum { EVENT_KEEP_BYTES = 512 };
+struct event_reader {
+    char message[EVENT_KEEP_BYTES]; /* the last progress … */
+    size_t len, before, after;      /* … and how much of it is around its value */
+    struct event progress;          /* whose slices point into `message` */
+};
+void event_read(struct event_reader *r, struct event *ret, struct slice message);
 /* A binary message: a preview or EVENT_OTHER. */
 void event_parse_binary(struct event *ret, struct slice message);
 

@@ -2,9 +2,9 @@
  * prompt; each further one is a message of its WebSocket ('\1' in front: a binary one), an answer
  * to GET /history/p ('H' in front), or one to GET /queue ('Q').
  *
- * Whatever it says, spelled in another way it says the same; what is found in a message lies there;
- * and the progress stays one: its counts are those of its nodes, and a reader of its node map
- * comes to the same one. */
+ * Whatever it says, spelled in another way it says the same, and whatever it said before; what is
+ * found in a message lies there; and the progress stays one: its counts are those of its nodes, and
+ * a reader of its node map comes to the same one. */
 #include "history.h"
 #include "inputs_private.h"
 #include "json_tell.h"
@@ -93,6 +93,25 @@ static void check_event(const struct event *e, struct slice message)
     ASSERT(e->type != EVENT_EXECUTING || e->node.len > 0);
     ASSERT(e->type != EVENT_CACHED || e->nodes.len > 0);
     ASSERT(e->type != EVENT_FOREIGN || e->prompt_id.len == 0);
+}
+
+static bool same_place(struct slice a, struct slice b)
+{
+    return a.len == b.len && (a.len == 0 || a.ptr == b.ptr);
+}
+
+/* Whatever was read before. */
+static void check_reader(struct event_reader *r, const struct event *e, struct slice message)
+{
+    struct event read;
+    event_read(r, &read, message);
+    ASSERT(read.type == e->type && read.is_blocked == e->is_blocked &&
+           read.is_greeting == e->is_greeting);
+    ASSERT(same_place(read.prompt_id, e->prompt_id) && same_place(read.node, e->node) &&
+           same_place(read.display_node, e->display_node) && same_place(read.nodes, e->nodes) &&
+           same_place(read.output, e->output) && same_place(read.data, e->data));
+    ASSERT(read.value >= e->value && read.value <= e->value && read.max >= e->max &&
+           read.max <= e->max);
 }
 
 /* --- the progress ---------------------------------------------------------------------------- */
@@ -197,7 +216,7 @@ static void on_object_info(struct slice body)
     buf_done(&text);
 }
 
-static void on_line(struct progress *p, struct slice line)
+static void on_line(struct progress *p, struct event_reader *r, struct slice line)
 {
     struct event e;
     struct slice rest = {line.ptr + 1, line.len - 1};
@@ -215,6 +234,7 @@ static void on_line(struct progress *p, struct slice line)
         event_parse(&e, line);
         check_event(&e, line);
         check_spelling(&e, line);
+        check_reader(r, &e, line);
         apply(p, &e);
     }
 }
@@ -234,6 +254,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct prompt prompt;
     struct prompt_fault fault;
     struct progress p;
+    struct event_reader reader = {.len = 0};
     struct buf body;
     buf_init(&body, SIZE_MAX);
     buf_add(&body, take_line(&text));
@@ -242,7 +263,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         while (text.len > 0) {
             struct slice line = take_line(&text);
             if (line.len > 0)
-                on_line(&p, line);
+                on_line(&p, &reader, line);
         }
         check_map(&p);
         progress_reset(&p);

@@ -4,6 +4,7 @@
 #include "history.h"
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static struct event parse(const char *text)
@@ -86,6 +87,85 @@ static void only_the_greeting_has_a_sid(void **state)
     (void)state;
     assert_true(parse("{\"type\":\"status\",\"data\":{\"sid\":\"a\"}}").is_greeting);
     assert_false(parse("{\"type\":\"status\",\"data\":{\"status\":{}}}").is_greeting);
+}
+
+/* --- the same again and again ---------------------------------------------------------------- */
+
+static void assert_same(struct slice read, struct slice parsed)
+{
+    assert_int_equal(read.len, parsed.len);
+    assert_true(read.len == 0 || read.ptr == parsed.ptr);
+}
+
+/* In memory as long as it is and no longer. */
+static void check_read(struct event_reader *r, const char *message)
+{
+    struct event read, parsed;
+    size_t len = strlen(message);
+    char *copy = malloc(len + (len == 0));
+    assert_non_null(copy);
+    memcpy(copy, message, len);
+    event_read(r, &read, (struct slice){copy, len});
+    event_parse(&parsed, (struct slice){copy, len});
+    assert_int_equal(read.type, parsed.type);
+    assert_true(read.value >= parsed.value && read.value <= parsed.value);
+    assert_true(read.max >= parsed.max && read.max <= parsed.max);
+    assert_same(read.prompt_id, parsed.prompt_id);
+    assert_same(read.node, parsed.node);
+    assert_same(read.display_node, parsed.display_node);
+    assert_same(read.data, parsed.data);
+    free(copy);
+}
+
+/* Each value after each other one, in each frame. */
+static void a_reader_tells_what_parsing_would(void **state)
+{
+    static const char *const frames[] = {
+        "{\"type\": \"progress\", \"data\": {\"value\": %s, \"max\": 20, \"prompt_id\": \"p\", "
+        "\"node\": \"3\"}}",
+        "{\"type\": \"progress\", \"data\": {\"prompt_id\": \"p\", \"max\": 20, \"node\": \"3\", "
+        "\"value\": %s}}",
+        "{\"type\": \"progress\", \"data\": {\"value\": %s, \"max\": 30, \"prompt_id\": \"p\", "
+        "\"node\": \"3\"}}",
+        " {\"data\": {\"node\": \"3\", \"value\": %s, \"display_node\": \"1\", \"max\": 7}, "
+        "\"type\": \"progress\"}\n",
+        "{\"type\": \"progress\", \"data\": {\"value\": 1, \"value\": %s, \"max\": 20}}",
+        "{\"type\": \"executing\", \"data\": {\"node\": \"%s\", \"prompt_id\": \"p\"}}",
+    };
+    static const char *const values[] = {
+        "1", "2",  "10",  "11",  "999999999", "1000000000", "0", "00",
+        "1", "01", "1.5", "1e2", "-1",        "null",       "",  "1 ",
+    };
+    struct event_reader r = {.len = 0};
+    char message[256];
+    (void)state;
+    for (size_t f = 0; f < ARRAY_LEN(frames) * ARRAY_LEN(frames); f++) {
+        for (size_t v = 0; v < ARRAY_LEN(values) * ARRAY_LEN(values); v++) {
+            const char *frame = frames[v % 2 ? f % ARRAY_LEN(frames) : f / ARRAY_LEN(frames)];
+            const char *value = values[v % 2 ? v / ARRAY_LEN(values) : v % ARRAY_LEN(values)];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+            (void)snprintf(message, sizeof(message), frame, value);
+#pragma GCC diagnostic pop
+            check_read(&r, message);
+        }
+    }
+}
+
+static void what_is_too_long_to_be_kept_is_read_all_the_same(void **state)
+{
+    struct event_reader r = {.len = 0};
+    char message[EVENT_KEEP_BYTES + 32];
+    (void)state;
+    for (int room = EVENT_KEEP_BYTES - 8; room < EVENT_KEEP_BYTES + 8; room++) {
+        for (int value = 8; value < 12; value++) {
+            (void)snprintf(message, sizeof(message),
+                           "{\"type\": \"progress\", \"data\": {\"value\": %d, \"max\": 20, \"n\": "
+                           "%*d}}",
+                           value, room - 60, 1);
+            check_read(&r, message);
+        }
+    }
 }
 
 /* --- history and queue ----------------------------------------------------------------------- */
@@ -208,6 +288,8 @@ int main(void)
         cmocka_unit_test(nan_and_lone_surrogates_are_no_reason_to_stop),
         cmocka_unit_test(a_blocked_branch_is_not_the_end),
         cmocka_unit_test(only_the_greeting_has_a_sid),
+        cmocka_unit_test(a_reader_tells_what_parsing_would),
+        cmocka_unit_test(what_is_too_long_to_be_kept_is_read_all_the_same),
         cmocka_unit_test(history_ends_by_its_last_message),
         cmocka_unit_test(an_unknown_prompt_has_no_end_and_garbage_no_meaning),
         cmocka_unit_test(the_queue_tells_where_a_prompt_is),
