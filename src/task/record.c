@@ -1,10 +1,25 @@
 /* The record of a task as JSON: see ARCHITECTURE.md for its members. */
 #include "task_private.h"
 
-static void add_phase(struct buf *out, const char *name, uint64_t from, uint64_t to, bool first)
+enum { RECORD_BYTES = 2048 }; /* most are shorter */
+
+/* `before` is what stands before the number, a comma and the name. Without printf(): a record is
+ * rendered several times a run. */
+static void add_number(struct buf *out, const char *before, uint64_t n)
 {
-    uint64_t ms = from != 0 && to > from ? to - from : 0;
-    buf_addf(out, "%s\"%s\":%llu", first ? "" : ",", name, (unsigned long long)ms);
+    buf_adds(out, before);
+    buf_add_u64(out, n);
+}
+
+static void add_phase(struct buf *out, const char *before, uint64_t from, uint64_t to)
+{
+    add_number(out, before, from != 0 && to > from ? to - from : 0);
+}
+
+static void add_text(struct buf *out, const char *before, const char *text)
+{
+    buf_adds(out, before);
+    buf_adds(out, text);
 }
 
 /* What is not over yet counts up to now. */
@@ -19,12 +34,11 @@ static void add_phases(const struct task *t, struct buf *out)
     uint64_t sent = or_now(t->submitted_at, now);
     uint64_t begun = t->inputs_at != 0 ? t->inputs_at : sent;
     uint64_t open = t->open_at != 0 && t->open_at < begun ? t->open_at : begun;
-    buf_adds(out, ",\"phases\":{");
-    add_phase(out, "queued_ms", open, begun, true);
-    add_phase(out, "boot_ms", t->queued_at, open, false);
-    add_phase(out, "inputs_ms", begun, sent, false);
-    add_phase(out, "run_ms", t->submitted_at, or_now(t->over_at, now), false);
-    add_phase(out, "collect_ms", t->over_at, or_now(t->collected_at, now), false);
+    add_phase(out, ",\"phases\":{\"queued_ms\":", open, begun);
+    add_phase(out, ",\"boot_ms\":", t->queued_at, open);
+    add_phase(out, ",\"inputs_ms\":", begun, sent);
+    add_phase(out, ",\"run_ms\":", t->submitted_at, or_now(t->over_at, now));
+    add_phase(out, ",\"collect_ms\":", t->over_at, or_now(t->collected_at, now));
     buf_adds(out, "}");
 }
 
@@ -55,22 +69,28 @@ static void add_outputs(const struct task *t, struct buf *out)
 
 void record_render(const struct task *t, struct buf *out)
 {
-    buf_addf(out,
-             "{\"id\":\"%s\",\"status\":\"%s\",\"attempt\":%u,\"prompt_id\":\"%s\",\"rev\":%llu,"
-             "\"created\":%llu,\"started\":%llu,\"finished\":%llu,\"updated\":%llu",
-             t->id, task_status_name(t->status), t->attempt, t->prompt_id,
-             (unsigned long long)t->rev, (unsigned long long)t->created_ms,
-             (unsigned long long)t->started_ms, (unsigned long long)t->finished_ms,
-             (unsigned long long)t->updated_ms);
+    (void)buf_reserve(out, RECORD_BYTES); /* else it grows as it must */
+    add_text(out, "{\"id\":\"", t->id);
+    add_text(out, "\",\"status\":\"", task_status_name(t->status));
+    add_number(out, "\",\"attempt\":", t->attempt);
+    add_text(out, ",\"prompt_id\":\"", t->prompt_id);
+    add_number(out, "\",\"rev\":", t->rev);
+    add_number(out, ",\"created\":", t->created_ms);
+    add_number(out, ",\"started\":", t->started_ms);
+    add_number(out, ",\"finished\":", t->finished_ms);
+    add_number(out, ",\"updated\":", t->updated_ms);
     buf_adds(out, ",\"instance\":");
     buf_add_json_string(out, slice_of(t->instance));
-    buf_addf(out, ",\"request_id\":\"%s\",\"prompt_sha256\":\"%s\",\"seeds\":%s", t->request_id,
-             t->prompt.sha256, t->prompt.seeds.ptr);
+    add_text(out, ",\"request_id\":\"", t->request_id);
+    add_text(out, "\",\"prompt_sha256\":\"", t->prompt.sha256);
+    add_text(out, "\",\"seeds\":", t->prompt.seeds.ptr);
     add_phases(t, out);
     if (task_offers(t))
         buf_adds(out, ",\"offered\":true");
-    buf_addf(out, ",\"progress\":%.4g",
-             t->status == TASK_SUCCEEDED ? 1.0 : progress_share(&t->progress));
+    if (t->status == TASK_SUCCEEDED)
+        buf_adds(out, ",\"progress\":1");
+    else
+        buf_addf(out, ",\"progress\":%.4g", progress_share(&t->progress));
     buf_adds(out, ",\"error\":");
     if (t->failure != NULL)
         failure_render(t->failure, out);
