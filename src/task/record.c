@@ -1,8 +1,6 @@
 /* The record of a task as JSON: see ARCHITECTURE.md for its members. */
 #include "task_private.h"
 
-enum { RECORD_BYTES = 2048 }; /* most are shorter */
-
 /* `before` is what stands before the number, a comma and the name. Without printf(): a record is
  * rendered several times a run. */
 static void add_number(struct buf *out, const char *before, uint64_t n)
@@ -69,7 +67,6 @@ static void add_outputs(const struct task *t, struct buf *out)
 
 void record_render(const struct task *t, struct buf *out)
 {
-    (void)buf_reserve(out, RECORD_BYTES); /* else it grows as it must */
     add_text(out, "{\"id\":\"", t->id);
     add_text(out, "\",\"status\":\"", task_status_name(t->status));
     add_number(out, "\",\"attempt\":", t->attempt);
