@@ -2,7 +2,7 @@
  * it says that the task has ended, so has this one. When the record stands still for a lease
  * (measured by our own clock from our own last look at something new), its owner is dead or frozen:
  *
- *     LOOK ─ stands still ─► PROMPT (what it was to run: in the claim, or beside it)
+ *     LOOK ─ stands still ─► PROMPT (what it was to run: in the claim, beside it, or with us)
  *       ▲                      │ found, attempts left      │ not
  *       │                      ▼                           ▼
  *       │                    FENCE: create <id>~end.<n>   end it as failed (which creates the same)
@@ -181,6 +181,8 @@ static void mirror_on_prompt(struct task *t, struct store_op *op)
         mirror_fence(t);
     else if (result == ERR_OK && claim)
         mirror_get(t, "prompt", 0, mirror_on_prompt);
+    else if (result == ERR_NOT_FOUND && t->prompt.text.len > 0)
+        mirror_fence(t); /* it died before the prompt was kept; our caller has brought it again */
     else if (result == ERR_OK || result == ERR_NOT_FOUND)
         mirror_conclude(t);
     else

@@ -2,7 +2,7 @@
  *
  *     FAULT_COUNTS=file     a table of struct row, kept up to date however the program ends
  *     FAULT=write:3         the third write() to a file fails; "write:3+": and all after it
- *     FAULT_ERRNO=28        with this
+ *     FAULT_ERRNO=28        with this; with 0 the program is killed (SIGKILL) where it would begin
  *     FAULT_MALLOC=65536    allocations from this size on are counted: the small ones abort by
  * design
  *
@@ -14,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdint.h>
@@ -104,6 +105,8 @@ static bool fails(enum call call)
     if (strcmp(chosen, names[call]) != 0 || nth < chosen_nth || (nth > chosen_nth && !chosen_later))
         return false;
     rows[call].failed++;
+    if (chosen_errno == 0)
+        (void)kill(getpid(), SIGKILL);
     errno = chosen_errno;
     return true;
 }

@@ -1,6 +1,7 @@
 """One call of the system fails, the first, the second, the third …, over the whole life of a program that
 takes a task, runs it, is asked for it, and is told to end. Whatever fails and when: it neither hangs nor
-dies, what it says is true, and what is stored is what was said.
+dies, what it says is true, and what is stored is what was said. Or it is killed there: then the next one goes
+on with what is stored.
 
 tests/faults/faults.c counts the calls and makes them fail. The first run of each test counts; then there is
 a run for each call, or where there are many for the first ones and a choice of the others (FAULTS=all: for
@@ -32,6 +33,7 @@ STORE = {"open": errno.EMFILE, "write": errno.ENOSPC, "fsync": errno.EIO, "renam
 CALLS = {**STORE, "log": errno.ENOSPC, "send": errno.EPIPE, "socket": errno.EMFILE, "connect": errno.EADDRNOTAVAIL,
          "accept": errno.EMFILE, "thread": errno.EAGAIN, "epoll": errno.ENOMEM, "malloc": errno.ENOMEM}
 CHILD = {"fork": errno.EAGAIN, "exec": errno.ENOMEM}  # with a ComfyUI that it starts itself
+KILL = 0
 CUTS = ["send", "accept"]  # then a caller may be left without an answer
 ABORTS = ["epoll", "thread"]  # libuv does, for whatever it was: a death like any other
 ENDS = {"succeeded", "failed", "cancelled"}
@@ -96,7 +98,7 @@ class Run:
         if self.agent.lives:
             self.agent.signal(signal.SIGTERM)
         self.code = self.agent.right_code = self.agent.wait(PATIENCE)
-        if self.code == -signal.SIGABRT:
+        if self.code in (-signal.SIGABRT, -signal.SIGKILL):
             self.check_who_comes_after()
         return self
 
@@ -132,6 +134,10 @@ class Run:
         assert reply is not None and reply.status == 200, reply
         self.check_picture(reply)
         self.agent.stop()
+        documents = {path.name: json.loads(path.read_text()) for path in self.store.glob("[!.]*")}  # all are whole
+        ends = [end for name, end in documents.items() if name.startswith(f"{self.task}~end.")]
+        assert sum(not end.get("superseded") for end in ends) <= 1, ends
+        assert documents[f"{self.task}~task"]["status"] == "succeeded"
 
 
 def chosen(calls):
@@ -166,6 +172,12 @@ def test_one_call_fails(world, name):
             assert run.code == 69 and "cannot listen on" in run.agent.text()
         else:
             assert run.reply is not None or name in CUTS
+
+
+@pytest.mark.parametrize("name", [*STORE, "send"])
+def test_killed_at_each_call(world, name):
+    for run in faults(world, world.comfyui().url, name, KILL):
+        assert run.code == (-signal.SIGKILL if run.counts()[name][1] else 0)
 
 
 @pytest.mark.parametrize("name", CHILD)

@@ -213,6 +213,18 @@ def test_a_task_whose_agent_died_is_taken_up_by_the_next(world):
     assert len(comfy.prompts) == 3
 
 
+def test_who_brings_the_prompt_again_that_died_unstored_has_it_run(world):
+    """An owner of a large prompt was killed between its claim and the document with the prompt."""
+    agent = world.agent(env=LEASE)
+    world.store.mkdir(exist_ok=True)
+    claim = {"claim": {"instance": "dead", "nonce": "n", "at": 1}, "prompt_sha256": "0" * 64, "seeds": {}}
+    (world.store / "t~run.1").write_text(json.dumps(claim))
+    reply = agent.run(image_prompt(), "t")
+    assert reply.status == 200, reply
+    assert agent.record("t").json["attempt"] == 2
+    assert world.document("t~end.1")["superseded"]
+
+
 # --- ComfyUI dies --------------------------------------------------------------------------------
 
 

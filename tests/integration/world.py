@@ -23,6 +23,7 @@ AGENT = ROOT / os.environ.get("AGENT", "build/asan/src/comfy-agent")
 PYTHON = "/usr/bin/python3"
 STANDIN = ROOT / "tests" / "standin" / "main.py"
 REAL = os.environ.get("REAL_COMFYUI")  # the directory of a ComfyUI that takes the stand-in's place
+ATTACH = os.environ.get("ATTACH") == "1"  # no agent starts a ComfyUI: under valgrind it cannot start its guard
 PATIENCE = 300 if REAL else 60  # seconds; only ever waited for when something is wrong
 
 _ports = []  # locked files: the ports of this process
@@ -320,6 +321,8 @@ class World:
         return argv
 
     def agent(self, name="agent", ready=True, **kwargs):
+        if ATTACH and kwargs.get("url") is None:
+            kwargs["url"] = self.comfyui(kwargs.pop("comfy_env", None)).url
         agent = Agent(self, name, **kwargs)
         self.processes.append(agent)
         return agent.wait_ready() if ready else agent
