@@ -16,7 +16,7 @@
 
 #include <uv.h>
 
-enum { PAUSE_LEAST_MS = 1000, PAUSE_BEAT_MS = 750 };
+enum { PAUSE_LEAST_MS = 1000, PAUSE_BEAT_MS = 1000 };
 
 struct pause {
     uv_prepare_t before; /* the loop sleeps between these two */
