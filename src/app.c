@@ -34,6 +34,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <uv.h>
@@ -44,6 +45,7 @@ enum {
     APP_STORE_MS = 5000,
 };
 /* app.h says what they mean. */
+enum { OWN_DESCRIPTORS = 64 }; /* files of the store, connections to it and to ComfyUI */
 enum { EXIT_GAVE_UP = 1, EXIT_CANNOT_LISTEN = 69, EXIT_SOFTWARE = 70, EXIT_CONFIG = 78 };
 
 enum app_state { SERVING, DRAINING, ANSWERING, ENDING_COMFYUI, CLOSING };
@@ -515,6 +517,23 @@ static void app_build_door(struct app *a)
     a->door = door_new(&a->loop, &a->later, &door);
 }
 
+/* As many connections as descriptors allow: a proxied WebSocket takes two of them, and without any
+ * left for ourselves a task could be taken that can be neither run nor stored. */
+static unsigned app_connections_max(const struct config *cfg)
+{
+    struct rlimit limit;
+    uint64_t wanted = cfg->max_connections;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY)
+        return (unsigned)wanted;
+    uint64_t own = limit.rlim_cur / 2 < OWN_DESCRIPTORS ? limit.rlim_cur / 2 : OWN_DESCRIPTORS;
+    uint64_t room = (limit.rlim_cur - own) / 2;
+    if (room == 0 || room >= wanted)
+        return (unsigned)wanted;
+    log_info("app", "MAX_CONNECTIONS: %llu, as there are only %llu descriptors (ulimit -n)",
+             (unsigned long long)room, (unsigned long long)limit.rlim_cur);
+    return (unsigned)room;
+}
+
 /* What callers see: gate, routes, listener. */
 static void app_build_front(struct app *a)
 {
@@ -532,7 +551,7 @@ static void app_build_front(struct app *a)
     struct http_server_options listen = {HTTP_SERVER_DEFAULTS};
     listen.host = cfg->listen_host;
     listen.port = app_port(a);
-    listen.connections_max = (unsigned)cfg->max_connections;
+    listen.connections_max = app_connections_max(cfg);
     listen.head_ms = cfg->head_timeout_ms;
     listen.body_ms = cfg->body_timeout_ms;
     listen.bodies = &a->bodies;

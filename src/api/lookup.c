@@ -53,9 +53,12 @@ static bool lookup_knows(const struct lookup *l)
 
 /* A task of this process that did not know yet how it is may know now, and is better than nothing
  * if the store has nothing. */
-static bool lookup_is_here(const struct lookup *l, const struct lookup_found *found)
+static bool lookup_is_here(const struct lookup *l, const struct lookup_found *found,
+                           const struct err *err)
 {
     if (l->task == NULL || task_refused(l->task) != NULL)
+        return false;
+    if (err != NULL && task_is_storing(l->task))
         return false;
     bool newer = task_is_known(l->task) && task_rev(l->task) > found->rev;
     return found->record.len == 0 || lookup_knows(l) || newer;
@@ -72,7 +75,7 @@ static void lookup_free(struct lookup *l)
 static void lookup_tell(struct lookup *l, const struct lookup_found *found, const struct err *err)
 {
     const struct lookup_found here = {.task = l->task};
-    if (lookup_is_here(l, found)) {
+    if (lookup_is_here(l, found, err)) {
         found = &here;
         err = NULL;
     }

@@ -80,7 +80,7 @@ void record_render(const struct task *t, struct buf *out)
     buf_add_json_string(out, slice_of(t->instance));
     add_text(out, ",\"request_id\":\"", t->request_id);
     add_text(out, "\",\"prompt_sha256\":\"", t->prompt.sha256);
-    add_text(out, "\",\"seeds\":", t->prompt.seeds.ptr);
+    add_text(out, "\",\"seeds\":", t->prompt.seeds.len > 0 ? t->prompt.seeds.ptr : "{}");
     add_phases(t, out);
     if (task_offers(t))
         buf_adds(out, ",\"offered\":true");

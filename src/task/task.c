@@ -319,10 +319,15 @@ bool task_is_accepted(const struct task *t)
     return t->state != STATE_CLAIMING && t->refused.code == ERR_OK && is_sure;
 }
 
+bool task_is_storing(const struct task *t)
+{
+    return t->state == STATE_STORING && !task_is_over(t);
+}
+
 bool task_is_known(const struct task *t)
 {
     if (t->refused.code != ERR_OK || t->state == STATE_CLAIMING ||
-        (t->state == STATE_MIRROR && t->source == NULL))
+        (t->state == STATE_MIRROR && t->source == NULL) || task_is_storing(t))
         return false;
     return t->state != STATE_STORING || t->failure == NULL ||
            t->failure->code != FAILURE_SUPERSEDED;

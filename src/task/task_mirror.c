@@ -165,6 +165,18 @@ static void mirror_fence(struct task *t)
     task_op_run(op);
 }
 
+/* Does a prompt stand in the document, and is it another than our caller's? */
+static bool mirror_is_others(const struct task *t, struct slice document)
+{
+    struct slice prompt;
+    struct slice sha256;
+    const struct json_limits limits = {.depth = JSON_DEPTH_MAX};
+    return t->prompt.sha256[0] != '\0' && json_check(document, &limits, NULL, NULL) == ERR_OK &&
+           json_get(json_trim(document), "prompt", &prompt) &&
+           json_get(json_trim(document), "prompt_sha256", &sha256) &&
+           json_kind(sha256) == JSON_STRING && !json_string_is(sha256, t->prompt.sha256);
+}
+
 static void mirror_on_prompt(struct task *t, struct store_op *op)
 {
     struct blob *text = op->doc[0].value;
@@ -172,17 +184,24 @@ static void mirror_on_prompt(struct task *t, struct store_op *op)
     enum err_code result = op->doc[0].result;
     if (mirror_is_over(t))
         return;
+    if (result == ERR_OK && mirror_is_others(t, blob_slice(text))) {
+        mirror_leave(t);
+        task_refuse(t, ERR_EXISTS, "task %s has another prompt", t->id);
+        return;
+    }
     bool found = result == ERR_OK && task_claim_read_prompt(t, blob_slice(text), NULL) == ERR_OK;
-    if (found && clock_mono_ms() - op->started_ms >= task_hub_options(t->hub)->lease_ms / 4)
+    /* Without a record its owner died before the prompt was kept; our caller has brought it again.
+     */
+    bool brought = result == ERR_NOT_FOUND && t->source == NULL && t->prompt.text.len > 0;
+    if ((found || brought) &&
+        clock_mono_ms() - op->started_ms >= task_hub_options(t->hub)->lease_ms / 4)
         mirror_pause(t, true); /* we were frozen ourselves: the owner may have written since */
     else if (found && task_is_offered(t))
         task_mirror_take(t);
-    else if (found)
+    else if (found || brought)
         mirror_fence(t);
     else if (result == ERR_OK && claim)
         mirror_get(t, "prompt", 0, mirror_on_prompt);
-    else if (result == ERR_NOT_FOUND && t->prompt.text.len > 0)
-        mirror_fence(t); /* it died before the prompt was kept; our caller has brought it again */
     else if (result == ERR_OK || result == ERR_NOT_FOUND)
         mirror_conclude(t);
     else
@@ -192,6 +211,11 @@ static void mirror_on_prompt(struct task *t, struct store_op *op)
 static void mirror_take_over(struct task *t)
 {
     unsigned max = task_hub_options(t->hub)->max_attempts;
+    if (t->seen_attempt == 0) { /* adopted for a record that was gone before it was looked at */
+        mirror_leave(t);
+        task_refuse(t, ERR_UNAVAILABLE, "its record is gone");
+        return;
+    }
     if (t->seen_attempt >= max && !task_is_offered(t)) {
         mirror_conclude(t);
         return;

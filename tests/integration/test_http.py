@@ -3,6 +3,7 @@
 import json
 import resource
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -267,6 +268,24 @@ def test_who_comes_when_all_places_are_taken_gets_that_of_the_idlest(world):
     peers[-1].say(GET)
     assert peers[-1].hear().status == 200
     for peer in peers:
+        peer.leave()
+
+
+def test_sixty_four_descriptors_are_enough_for_what_was_taken(world):
+    """Of a hundred that say nothing some are sent away; who comes then is served, and so are a hundred at once."""
+    agent = world.agent(url=world.comfyui().url, prefix=("prlimit", "--nofile=64:64"), env={"HEAD_TIMEOUT": "500ms"})
+    silent = [Peer(agent.port) for _ in range(100)]
+    assert agent.run(image_prompt(1), "first").status == 200
+    with ThreadPoolExecutor(100) as pool:
+        running = [pool.submit(agent.run, image_prompt(n), f"t{n}") for n in range(2, 102)]
+    told = [each.result() for each in running if each.exception() is None]
+    assert {reply.status for reply in told} == {200}
+    assert not any("task-stored" in reply.headers for reply in told)
+    sent_away = [n for n, each in enumerate(running, 2) if each.exception() is not None]
+    assert len(sent_away) < 80
+    for n in sent_away:  # whatever became of the connection, the same again is one run
+        assert agent.run(image_prompt(n), f"t{n}").status == 200
+    for peer in silent:
         peer.leave()
 
 

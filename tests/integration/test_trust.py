@@ -213,16 +213,54 @@ def test_a_task_whose_agent_died_is_taken_up_by_the_next(world):
     assert len(comfy.prompts) == 3
 
 
-def test_who_brings_the_prompt_again_that_died_unstored_has_it_run(world):
-    """An owner of a large prompt was killed between its claim and the document with the prompt."""
-    agent = world.agent(env=LEASE)
-    world.store.mkdir(exist_ok=True)
-    claim = {"claim": {"instance": "dead", "nonce": "n", "at": 1}, "prompt_sha256": "0" * 64, "seeds": {}}
+def claimed_by_the_dead(world, agent, prompt, /, **more):
+    """As an owner of `prompt` leaves it who dies with his claim made, and nothing else."""
+    agent.run(prompt, "sample")
+    sha256 = agent.record("sample").json["prompt_sha256"]
+    claim = {"claim": {"instance": "dead", "nonce": "n", "at": 1}, "prompt_sha256": sha256, "seeds": {}} | more
     (world.store / "t~run.1").write_text(json.dumps(claim))
+    return sha256
+
+
+def test_who_brings_the_prompt_again_that_died_unstored_has_it_run(world):
+    """A large prompt lies beside the claim: its owner was killed between the two documents."""
+    agent = world.agent(env=LEASE)
+    claimed_by_the_dead(world, agent, image_prompt())
     reply = agent.run(image_prompt(), "t")
     assert reply.status == 200, reply
     assert agent.record("t").json["attempt"] == 2
     assert world.document("t~end.1")["superseded"]
+
+
+def test_the_seeds_that_are_told_are_those_that_ran(world):
+    """With a record there were seeds, and they have gone with the prompt that was not kept."""
+    agent = world.agent(env=LEASE)
+    sha256 = claimed_by_the_dead(world, agent, steps_prompt(3, seed=-1), seeds={"1.seed": 4711})
+    record = agent.record("sample").json | {"id": "t", "status": "running", "seeds": {"1.seed": 4711}, "outputs": []}
+    (world.store / "t~task").write_text(json.dumps(record))
+    reply = agent.run(steps_prompt(3, seed=-1), "t")
+    assert (reply.status, reply.code) == (502, "owner_died")
+    assert agent.record("t").json["prompt_sha256"] == sha256
+
+
+def test_what_a_dead_owner_was_to_run_is_not_run_for_another_prompt(world):
+    agent = world.agent(env=LEASE)
+    claimed_by_the_dead(world, agent, image_prompt(), prompt=image_prompt())
+    assert agent.run(steps_prompt(3), "t").status == 409
+
+
+def test_an_end_is_told_when_it_is_stored(world):
+    agent = world.agent(env={"STORE_URL": "mem:?delay_ms=1000"})
+    posted = later(lambda: (agent.run(image_prompt(), "t"), time.monotonic()))
+
+    def told():
+        reply = agent.record("t")
+        return reply.status == 200 and reply.json["status"] == "succeeded" and time.monotonic()
+
+    first = until("the end to be told", told)
+    reply, answered = posted.result()
+    assert reply.status == 200
+    assert first > answered - 0.5
 
 
 # --- ComfyUI dies --------------------------------------------------------------------------------
