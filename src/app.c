@@ -40,8 +40,9 @@
 #include <uv.h>
 
 enum {
-    APP_ANSWER_MS = 5000,   /* for answers that are on their way when the tasks have ended */
-    APP_OVERDUE_MS = 20000, /* beyond DRAIN_TIMEOUT */
+    APP_ANSWER_MS = 5000,       /* for answers that are on their way when the tasks have ended */
+    APP_LAST_ANSWERS_MS = 1000, /* for those that are told without having been stored */
+    APP_OVERDUE_MS = 20000,     /* beyond DRAIN_TIMEOUT */
     APP_STORE_MS = 5000,
 };
 /* app.h says what they mean. */
@@ -289,11 +290,19 @@ static void app_on_stopping_state(struct supervisor *s, enum supervisor_state no
     app_end_comfyui(a);
 }
 
+static void app_on_last_answers_over(uv_timer_t *timer)
+{
+    app_end_comfyui(timer->data);
+}
+
 static void app_on_answer_time_up(uv_timer_t *timer)
 {
     struct app *a = timer->data;
     api_stopped(&a->api);
-    app_end_comfyui(a);
+    if (task_hub_tell_ends(a->hub) > 0)
+        ASSERT(uv_timer_start(&a->timer, app_on_last_answers_over, APP_LAST_ANSWERS_MS, 0) == 0);
+    else
+        app_end_comfyui(a);
 }
 
 /* An end that is on its way to the store is waited for like an answer: a caller of an async run has

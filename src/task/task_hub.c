@@ -700,3 +700,18 @@ void task_hub_end_all(struct task_hub *h)
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
         hub_fate(h, &h->list[place], stopping_failure);
 }
+
+unsigned task_hub_tell_ends(struct task_hub *h)
+{
+    unsigned count = 0;
+    LIST_FOREACH (node, &h->list[PLACE_STORING]) {
+        struct task *t = CONTAINER_OF(node, struct task, link);
+        if (!task_is_storing(t))
+            continue;
+        log_error("store", "the end of task %s is told without being stored: stopping", t->id);
+        t->store_failed = true;
+        later_add(h->later, &t->notice);
+        count++;
+    }
+    return count;
+}

@@ -100,6 +100,9 @@ void task_hub_thaw(struct task_hub *h, uint64_t gap_ms);
 void task_hub_drain(struct task_hub *h, void (*drained)(void *ctx), void *ctx);
 /* Everything that has not ended ends now, as stopped. */
 void task_hub_end_all(struct task_hub *h);
+/* The store has had its time: whoever waits for an end that it has not taken yet is told the end,
+ * and that it is not stored. How many tasks there are. */
+unsigned task_hub_tell_ends(struct task_hub *h);
 
 struct task_hub_stats {
     unsigned waiting, active, unstored;

@@ -95,6 +95,17 @@ def test_a_run_that_does_not_end_in_time_is_recorded_as_stopped(world):
     assert not group(pgid)
 
 
+def test_a_store_that_hangs_at_the_end_costs_no_caller_his_result(world):
+    agent = world.agent(env={"STORE_URL": "mem:?delay_ms=8000", "DRAIN_TIMEOUT": "500ms"})
+    waiting = later(agent.run, image_prompt(), "t")
+    until("ComfyUI to have run it", lambda: agent.comfy.state()["nodes_run"] == 2)
+    time.sleep(0.2)
+    agent.signal(signal.SIGTERM)
+    reply = waiting.result()
+    assert (reply.status, reply.headers["task-stored"]) == (200, "no"), reply
+    agent.right_code = agent.wait()
+
+
 @pytest.mark.parametrize("name", ["TERM", "INT"])
 def test_a_second_signal_ends_it_at_once_and_comfyui_too(world, name):
     agent = world.agent()
