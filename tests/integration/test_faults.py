@@ -99,6 +99,8 @@ class Run:
             self.agent.signal(signal.SIGTERM)
         self.code = self.agent.right_code = self.agent.wait(PATIENCE)
         if self.code in (-signal.SIGABRT, -signal.SIGKILL):
+            if once and self.reply is not None and self.reply.status == 200:
+                assert self.stored()["status"] == "succeeded", "answered, and not stored"
             self.check_who_comes_after()
         return self
 

@@ -21,7 +21,7 @@ import websockets
 from PIL import Image
 
 from live import Events, run_ws
-from world import free_port, node, sleep_prompt, steps_prompt, until
+from world import free_port, never_again, node, sleep_prompt, steps_prompt, until
 
 SECONDS = 60 * float(os.environ.get("SOAK_MINUTES", "0.4"))
 SETTINGS = {"LEASE_TIMEOUT": "3s", "MAX_ATTEMPTS": "4", "OUTPUT_FOLDER": "task", "LOG_LEVEL": "warn"}
@@ -35,6 +35,7 @@ GAVE_UP = 1  # exit code: ComfyUI was killed so often that a platform had better
 ENDS = ("succeeded", "failed", "cancelled")
 # What nobody's own fault is, and may befall a task that has lost all its attempts to deaths.
 BAD_LUCK = {"owner_died", "comfyui_died", "comfyui_gave_up", "comfyui_starting", "stopping", "prompt_lost"}
+OF_TASKS = {"node_error", "prompt_refused", "cancelled", "owner_died", "comfyui_died", "prompt_lost"}  # else also of calls
 NOT_NOW = {429, 502, 503, 504}
 LOST = (OSError, http.client.HTTPException, websockets.WebSocketException, TimeoutError)
 
@@ -177,22 +178,34 @@ class Story:
             self.check(not self.ends, f"{record['status']} after {self.ends}")
 
     def saw_picture(self, content):
-        red, green, blue = Image.open(io.BytesIO(content)).convert("RGB").getpixel((0, 0))
-        self.check(red << 16 | green << 8 | blue == self.color, "another's picture")
+        try:
+            red, green, blue = Image.open(io.BytesIO(content)).convert("RGB").getpixel((0, 0))
+        except OSError as broken:
+            self.check(False, f"no picture: {broken}")
+        else:
+            self.check(red << 16 | green << 8 | blue == self.color, "another's picture")
 
     def saw_result(self, nodes):
         self.accepted = True
         self.ends.add(("succeeded", None))
-        for text in nodes["2"]["results"] if self.kind == "picture" else ():
-            self.saw_picture(base64.b64decode(text))
+        if self.kind == "picture":
+            self.check(len(nodes["2"]["results"]) == 1, f"results: {nodes['2']}")
+            for text in nodes["2"]["results"]:
+                self.saw_picture(base64.b64decode(text))
 
-    def saw_reply(self, reply):
+    def saw_error(self, error):
+        """On a WebSocket or an event stream."""
+        if error["code"] in OF_TASKS:
+            self.accepted = True
+            self.ends.add(("cancelled" if error["code"] == "cancelled" else "failed", error["code"]))
+
+    def saw_reply(self, reply, enqueued=False):
         """False: not now; the same may be asked for again."""
         self.check(reply.headers["task-id"] == self.id, f"task-id {reply.headers['task-id']}")
         status = reply.headers.get("task-status")
         if reply.status == 200 and status == "succeeded":
             self.saw_result(reply.json)
-        elif reply.status in (200, 202):
+        elif enqueued and reply.status == 202:
             self.accepted = True
         elif status in ENDS:
             self.accepted = True
@@ -208,7 +221,7 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.seats, self.numbers, self.over = seats, numbers, over
         self.stories = []
-        self.lost = 0
+        self.lost = self.hung = 0
         self.failure = None
         self.ways = [self.call, self.call, self.call_async, self.call_ws, self.follow, self.cancel, self.use_proxy]
         self.start()
@@ -229,9 +242,13 @@ class Client(threading.Thread):
     def again_and_again(self, deed):
         """Until it says that it is done, or the soak is over: agents come back."""
         while not self.over.is_set():
-            with contextlib.suppress(*LOST):
+            try:
                 if deed():
                     return
+            except TimeoutError:
+                self.hung += 1
+            except LOST:
+                pass
             self.lost += 1
             time.sleep(0.2)
 
@@ -240,14 +257,15 @@ class Client(threading.Thread):
 
     def enqueue(self, story):
         headers = {"x-fc-invocation-type": "Async"}
-        self.again_and_again(lambda: story.saw_reply(self.agent.run(story.prompt, story.id, headers)))
+        self.again_and_again(lambda: story.saw_reply(self.agent.run(story.prompt, story.id, headers), True))
 
     def look(self, story):
         reply = self.agent.record(story.id)
         if reply.status == 200:
             story.saw_record(reply.json)
         else:
-            story.check(reply.status in NOT_NOW, f"a record told {reply.status}")
+            story.check(reply.status in NOT_NOW or (reply.status == 404 and not story.accepted),
+                        f"a record told {reply.status}")
         return bool(story.ends)
 
     def call_async(self, story):
@@ -259,7 +277,9 @@ class Client(threading.Thread):
             told = run_ws(self.agent, story.prompt, headers={"task-id": story.id}).messages
             if told and told[-1]["type"] == "result":
                 story.saw_result(told[-1]["data"])
-            return bool(told) and told[-1]["type"] == "result"
+            if told and told[-1]["type"] == "error":
+                story.saw_error(told[-1]["data"]["error"])
+            return bool(story.ends)
 
         self.again_and_again(lambda: talk() or self.look(story))
 
@@ -271,8 +291,9 @@ class Client(threading.Thread):
                 return True
             events = Events(self.agent, story.id)
             try:
-                for _ in events if events.status == 200 else ():
-                    pass
+                for name, _, data in events if events.status == 200 else ():
+                    if name == "error":
+                        story.saw_error(data["error"])
             finally:
                 events.close()
             return self.look(story)
@@ -315,7 +336,7 @@ def judge(world, agent, story):
     story.check(len(story.ends) == 1, f"more than one end: {sorted(story.ends, key=str)}")
     story.check(world.document(f"{story.id}~task") == record, "the store has another record")
     ends = [world.document(f"{story.id}~end.{n}") for n in range(1, record["attempt"] + 1)]
-    story.check(sum(end is not None and not end.get("superseded") for end in ends) <= 1, f"ended twice: {ends}")
+    story.check(sum(end is not None and not end.get("superseded") for end in ends) == 1, f"not one end: {ends}")
     status, code = record["status"], (record["error"] or {}).get("code")
     right = {"picture": ("succeeded", None), "steps": ("succeeded", None), "sleeps": ("succeeded", None),
              "raises": ("failed", "node_error"), "refused": ("failed", "prompt_refused")}[story.kind]
@@ -358,15 +379,21 @@ def test_nothing_is_lost_whoever_dies(world):
     killer.stop()
     for client in clients:
         client.join()
+        if client.failure is not None:
+            raise client.failure
     stories = [story for client in clients for story in client.stories]
     agent = attached.agent
     ends = collections.Counter(judge(world, agent, story) for story in stories)
     print(f"\n{SECONDS / 60:.1f} min: {len(stories)} tasks, ended: {dict(ends)}; "
-          f"{sum(client.lost for client in clients)} calls lost or put off; {dict(killer.done)}; memory of the agent that "
+          f"{sum(client.lost for client in clients)} calls lost or put off, {sum(client.hung for client in clients)} "
+          f"hung; {dict(killer.done)}; memory of the agent that "
           f"lived: {attached.memory[0][1]} KiB first, {attached.memory[-1][1]} last, {slope(attached.memory):+.0f} an hour")
     wrong = {story.id: story.wrong for story in stories if story.wrong}
+    if wrong:
+        never_again()
     assert not wrong, json.dumps(wrong, indent=1)[:6000]
     assert sum(ends[code] for code in BAD_LUCK) < len(stories) / 20 + 3
     assert ends["succeeded"] > 0 and sum(killer.done.values()) > 0
+    assert not any(client.hung for client in clients)
     if SECONDS >= SLOPE_SECONDS:
         assert slope(attached.memory) < SLOPE_MAX
