@@ -145,8 +145,10 @@ static void run_stream_results(struct run *r, struct task *t)
 static void run_answer_later(struct run *r)
 {
     struct http_headers headers;
+    const struct task *t = r->watch.task;
+    bool may_tell = !task_has_ended(t) || task_is_known(t); /* an end when it is stored */
     struct answer_about about = {.task_id = r->order.id,
-                                 .task_status = task_status_name(task_status(r->watch.task))};
+                                 .task_status = may_tell ? task_status_name(task_status(t)) : NULL};
     char location[TASK_ID_MAX + 16];
     (void)snprintf(location, sizeof(location), "/api/tasks/%s", r->order.id);
     answer_headers(&headers, &about);

@@ -64,6 +64,41 @@ static bool lookup_is_here(const struct lookup *l, const struct lookup_found *fo
     return found->record.len == 0 || lookup_knows(l) || newer;
 }
 
+static void found_read_record(struct lookup_found *ret, struct slice record)
+{
+    static const char *const names[] = {"status", "rev", "nodes", "offered"};
+    struct slice value[ARRAY_LEN(names)];
+    int64_t rev;
+    ret->record = record;
+    ret->nodes = SLICE("{}");
+    json_pick(record, names, value, ARRAY_LEN(names));
+    if (value[0].len > 0 && json_kind(value[0]) == JSON_STRING &&
+        value[0].len < sizeof(ret->status))
+        (void)snprintf(ret->status, sizeof(ret->status), "%.*s", (int)value[0].len - 2,
+                       value[0].ptr + 1);
+    if (value[1].len > 0 && json_to_i64(value[1], &rev) && rev > 0)
+        ret->rev = (uint64_t)rev;
+    if (value[2].len > 0 && json_kind(value[2]) == JSON_OBJECT)
+        ret->nodes = value[2];
+    ret->offered = value[3].len > 0 && json_kind(value[3]) == JSON_TRUE;
+}
+
+/* Its end is not to be told yet: what was told before it is, and nothing older. */
+static bool lookup_before_end(struct lookup *l, const struct lookup_found *found,
+                              struct lookup_found *ret)
+{
+    struct blob *before = l->task != NULL ? task_before_end(l->task) : NULL;
+    *ret = (struct lookup_found){.rev = 0};
+    if (before == NULL)
+        return false;
+    found_read_record(ret, blob_slice(before));
+    if (ret->rev <= found->rev)
+        return false; /* what the store has of it */
+    blob_unref(l->value);
+    l->value = blob_ref(before);
+    return true;
+}
+
 static void lookup_free(struct lookup *l)
 {
     if (l->task != NULL)
@@ -75,7 +110,11 @@ static void lookup_free(struct lookup *l)
 static void lookup_tell(struct lookup *l, const struct lookup_found *found, const struct err *err)
 {
     const struct lookup_found here = {.task = l->task};
-    if (lookup_is_here(l, found, err)) {
+    struct lookup_found before;
+    if (lookup_before_end(l, found, &before)) {
+        found = &before;
+        err = NULL;
+    } else if (lookup_is_here(l, found, err)) {
         found = &here;
         err = NULL;
     }
@@ -209,25 +248,6 @@ static void lookups_on_write(void *ctx, const char *key)
 
 static void entry_read(struct entry *e);
 
-static void found_read_record(struct lookup_found *ret, struct slice record)
-{
-    static const char *const names[] = {"status", "rev", "nodes", "offered"};
-    struct slice value[ARRAY_LEN(names)];
-    int64_t rev;
-    ret->record = record;
-    ret->nodes = SLICE("{}");
-    json_pick(record, names, value, ARRAY_LEN(names));
-    if (value[0].len > 0 && json_kind(value[0]) == JSON_STRING &&
-        value[0].len < sizeof(ret->status))
-        (void)snprintf(ret->status, sizeof(ret->status), "%.*s", (int)value[0].len - 2,
-                       value[0].ptr + 1);
-    if (value[1].len > 0 && json_to_i64(value[1], &rev) && rev > 0)
-        ret->rev = (uint64_t)rev;
-    if (value[2].len > 0 && json_kind(value[2]) == JSON_OBJECT)
-        ret->nodes = value[2];
-    ret->offered = value[3].len > 0 && json_kind(value[3]) == JSON_TRUE;
-}
-
 static enum err_code entry_take(struct entry *e, struct blob *value, struct err *err)
 {
     const struct json_limits limits = {.depth = JSON_DEPTH_MAX};
@@ -334,7 +354,7 @@ struct lookup *lookup_start(struct api *api, struct slice id, bool nodes_too, en
     later_item_init(&l->answer, lookup_on_answer);
     if (t != NULL)
         l->task = task_ref(t);
-    if (lookup_knows(l))
+    if (lookup_knows(l) || (t != NULL && task_before_end(t) != NULL))
         later_add(api->later, &l->answer);
     else
         lookup_ask_store(l, id, nodes_too, how);

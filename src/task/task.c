@@ -238,6 +238,7 @@ static void task_on_closed(struct closer *closer)
     blob_unref(t->nodes_blob);
     blob_unref(t->record_blob);
     blob_unref(t->source);
+    blob_unref(t->before);
     blob_unref(t->end_text);
     progress_done(&t->progress);
     prompt_done(&t->prompt);
@@ -322,6 +323,11 @@ bool task_is_accepted(const struct task *t)
 bool task_is_storing(const struct task *t)
 {
     return t->state == STATE_STORING && !task_is_over(t);
+}
+
+struct blob *task_before_end(const struct task *t)
+{
+    return task_is_storing(t) ? t->before : NULL;
 }
 
 bool task_is_known(const struct task *t)
@@ -580,6 +586,11 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
     ASSERT(t->state < STATE_STORING);
     ASSERT((status == TASK_SUCCEEDED) == (take_failure == NULL));
     (void)uv_timer_stop(&t->timer);
+    blob_unref(t->before);
+    t->before = NULL;
+    bool is_ours = take_failure == NULL || take_failure->code != FAILURE_SUPERSEDED;
+    if (t->given && is_ours && task_is_known(t) && t->state != STATE_MIRROR)
+        t->before = blob_ref(task_record(t));
     t->failure = take_failure;
     if (!t->id_known && (t->state == STATE_LOOKING || t->state == STATE_CANCELLING))
         task_hub_left_unknown(t->hub);
@@ -591,7 +602,7 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
     for (unsigned i = 0; t->heads != NULL && i < TASK_HEADS_MAX; i++)
         comfy_request_cancel(&t->heads[i].req);
     task_set_status(t, status);
-    if (take_failure == NULL || take_failure->code != FAILURE_SUPERSEDED)
+    if (is_ours)
         task_hub_count(t->hub, t);
     const struct log_field fields[] = {
         {"task", slice_of(t->id)},

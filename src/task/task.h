@@ -87,13 +87,16 @@ const struct err *task_refused(const struct task *t);
 /* The store knows it (or was asked in vain): it will run, or runs, or has ended. At a front door:
  * RUN_URL, too, knows it. */
 bool task_is_accepted(const struct task *t);
-/* Does it know how it is, and may it be told? Not while the store is asked whose its id is, nor when
- * another instance has it and was not looked at yet: then the record is nearer to the truth than
- * this task. Nor while its end is being stored: who were told of it now would be lied to if we died.
+/* Does it know how it is, and may it be told? Not while the store is asked whose its id is, nor
+ * when another instance has it and was not looked at yet: then the record is nearer to the truth
+ * than this task. Nor while its end is being stored: who were told of it now would be lied to if we
+ * died.
  */
 bool task_is_known(const struct task *t);
 /* Has it an end that is not stored yet? */
 bool task_is_storing(const struct task *t);
+/* What may be told meanwhile: the record from before the end; borrowed. NULL: ask the store. */
+struct blob *task_before_end(const struct task *t);
 /* Does another instance run it? */
 bool task_is_mirror(const struct task *t);
 unsigned task_attempt(const struct task *t);

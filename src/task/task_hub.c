@@ -706,7 +706,8 @@ unsigned task_hub_tell_ends(struct task_hub *h)
     unsigned count = 0;
     LIST_FOREACH (node, &h->list[PLACE_STORING]) {
         struct task *t = CONTAINER_OF(node, struct task, link);
-        if (!task_is_storing(t))
+        bool is_others = t->failure != NULL && t->failure->code == FAILURE_SUPERSEDED;
+        if (!task_is_storing(t) || is_others)
             continue;
         log_error("store", "the end of task %s is told without being stored: stopping", t->id);
         t->store_failed = true;

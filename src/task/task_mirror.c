@@ -211,7 +211,12 @@ static void mirror_on_prompt(struct task *t, struct store_op *op)
 static void mirror_take_over(struct task *t)
 {
     unsigned max = task_hub_options(t->hub)->max_attempts;
-    if (t->seen_attempt == 0) { /* adopted for a record that was gone before it was looked at */
+    /* Adopted for a record that was gone before it was looked at. */
+    if (t->seen_attempt == 0 && t->prompt.text.len > 0) {
+        mirror_claim(t); /* somebody has brought the prompt since */
+        return;
+    }
+    if (t->seen_attempt == 0) {
         mirror_leave(t);
         task_refuse(t, ERR_UNAVAILABLE, "its record is gone");
         return;

@@ -111,6 +111,7 @@ struct task {
     enum task_state state;
     struct failure *failure;
     struct blob *nodes_blob, *record_blob;
+    struct blob *before; /* the record as it was told last, while the end is being stored */
     uint64_t nodes_rev, record_rev;
 
     char prompt_id[TASK_PROMPT_ID_MAX + 1];

@@ -250,17 +250,48 @@ def test_what_a_dead_owner_was_to_run_is_not_run_for_another_prompt(world):
 
 
 def test_an_end_is_told_when_it_is_stored(world):
+    """By no route: nobody who is told of it now may be told otherwise after we have died."""
     agent = world.agent(env={"STORE_URL": "mem:?delay_ms=1000"})
     posted = later(lambda: (agent.run(image_prompt(), "t"), time.monotonic()))
 
-    def told():
+    def record():
         reply = agent.record("t")
-        return reply.status == 200 and reply.json["status"] == "succeeded" and time.monotonic()
+        return reply.status == 200 and reply.json["status"]
 
-    first = until("the end to be told", told)
+    def listed():
+        return agent.get("/api/tasks").body.count(b"succeeded") and "succeeded"
+
+    def enqueued():
+        return agent.run(image_prompt(), "t", {"x-fc-invocation-type": "Async"}).headers.get("task-status")
+
+    def joined():
+        return agent.run(image_prompt(), "t", {"prefer": "wait=0"}).headers.get("task-status")
+
+    def told(look):
+        return until("the end to be told", lambda: look() == "succeeded" and time.monotonic())
+
+    first = [later(told, look) for look in (record, listed, enqueued, joined)]
     reply, answered = posted.result()
     assert reply.status == 200
-    assert first > answered - 0.5
+    assert [each.result() > answered - 0.5 for each in first] == [True] * 4
+
+
+@pytest.mark.parametrize("store", [None, "mem:?delay_ms=300"])
+@pytest.mark.parametrize("steps, ms", [(3, 10), (60, 30)])
+def test_what_is_told_never_goes_back(world, store, steps, ms):
+    """Whether it comes from memory or from the store, which is behind."""
+    agent = world.agent(env={"STORE_URL": store} if store else None)
+    told = []
+    for n in range(1 if store else 10):
+        posted = later(agent.run, steps_prompt(steps, ms, n), f"t{n}")
+        told.append([])
+        while not posted.done():
+            reply = agent.record(f"t{n}")
+            if reply.status == 200 or told[-1]:
+                told[-1].append((reply.status, reply.json.get("rev")))
+    assert any(len(each) > 5 for each in told)
+    for each in told:
+        assert each == sorted(each)
 
 
 # --- ComfyUI dies --------------------------------------------------------------------------------
