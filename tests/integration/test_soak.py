@@ -34,7 +34,8 @@ SLOPE_MAX = 4096  # KiB an hour
 GAVE_UP = 1  # exit code: ComfyUI was killed so often that a platform had better start all anew
 ENDS = ("succeeded", "failed", "cancelled")
 # What nobody's own fault is, and may befall a task that has lost all its attempts to deaths.
-BAD_LUCK = {"owner_died", "comfyui_died", "comfyui_gave_up", "comfyui_starting", "stopping", "prompt_lost"}
+BAD_LUCK = {"owner_died", "comfyui_died", "comfyui_gave_up", "comfyui_starting", "stopping", "prompt_lost",
+            "comfyui_error"}  # the last two: an attached ComfyUI came back without its history
 OF_TASKS = {"node_error", "prompt_refused", "cancelled", "owner_died", "comfyui_died", "prompt_lost"}  # else also of calls
 NOT_NOW = {429, 502, 503, 504}
 LOST = (OSError, http.client.HTTPException, websockets.WebSocketException, TimeoutError)
