@@ -69,6 +69,9 @@ struct store_op {
     uint64_t not_after_ms;   /* 0, or a moment on clock_mono_ms(): past it nothing may become
                                 visible any more (looked at just before each write does) */
     struct err err;          /* of what ended the op, or else of the first document that failed */
+    /* NULL, or called when it begins, if it ever does: sets the values that are not set yet. So
+     * what waits takes no memory for them. */
+    void (*prepare)(struct store_op *op);
     void (*done)(struct store_op *op);
     void *ctx;
 
@@ -106,7 +109,7 @@ void store_close(struct store *s, uint64_t wait_ms, void (*closed)(void *ctx), v
  * render() is called only when a write really starts, at most once per interval of the backend.
  * Memory is the caller's from store_live_init() until store_live_end()'s `done` has run. */
 struct store_live {
-    char key[STORE_KEY_MAX + 1];
+    const char *key; /* the caller's, like the memory */
     struct blob *(*render)(struct store_live *live, uint64_t *ret_order); /* a new reference */
     void *ctx;
     uint64_t not_after_ms; /* of the writes that start from now on; 0: none */

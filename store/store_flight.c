@@ -158,6 +158,18 @@ bool flight_key_busy(const struct store *s, const char *key)
 
 /* --- life ------------------------------------------------------------------------------------ */
 
+static void flight_take_values(struct flight *f)
+{
+    for (unsigned i = 0; i < f->op.n; i++) {
+        struct store_doc *from = &f->asked->doc[i];
+        if (doc_has_value(from) && from->value != NULL) {
+            f->op.doc[i].value = from->value;
+            f->bytes += from->value->len;
+        }
+        from->value = NULL;
+    }
+}
+
 struct flight *flight_new(struct store *s, struct store_op *asked)
 {
     struct flight *f = xcalloc(1, sizeof(*f));
@@ -172,14 +184,10 @@ struct flight *flight_new(struct store *s, struct store_op *asked)
         asked->deadline_ms = STORE_DEADLINE_MS;
     f->op = *asked;
     for (unsigned i = 0; i < asked->n; i++) {
-        struct store_doc *doc = &f->op.doc[i];
-        doc->result = ERR_CANCELLED;
-        if (doc_has_value(doc))
-            f->bytes += doc->value->len;
-        else
-            doc->value = NULL;
-        asked->doc[i].value = NULL;
+        f->op.doc[i].result = ERR_CANCELLED;
+        f->op.doc[i].value = NULL;
     }
+    flight_take_values(f);
     if (asked->page != NULL) {
         f->op.page = xmalloc(sizeof(*f->op.page));
         *f->op.page = *asked->page;
@@ -230,7 +238,7 @@ static enum err_code flight_check_doc(const struct flight *f, const struct store
     size_t value_max = f->store->ops->value_max;
     if (!store_key_ok((struct slice){doc->key, strnlen(doc->key, sizeof(doc->key))}))
         return err_set(err, ERR_INVALID, "not a key");
-    if (!doc_has_value(doc))
+    if (!doc_has_value(doc) || (doc->value == NULL && f->op.prepare != NULL))
         return ERR_OK;
     if (doc->value->len == 0)
         return err_set(err, ERR_INVALID, "an empty document");
@@ -279,6 +287,20 @@ static bool flight_is_too_late(const struct flight *f)
     return writes && f->op.not_after_ms != 0 && clock_mono_ms() > f->op.not_after_ms;
 }
 
+/* False: refused. */
+static bool flight_prepare(struct flight *f)
+{
+    struct store *s = f->store;
+    if (f->op.prepare == NULL)
+        return true;
+    f->asked->prepare(f->asked);
+    f->op.prepare = NULL;
+    s->bytes -= f->bytes;
+    flight_take_values(f);
+    s->bytes += f->bytes;
+    return flight_check(f);
+}
+
 void flight_start(struct flight *f)
 {
     struct store *s = f->store;
@@ -287,6 +309,8 @@ void flight_start(struct flight *f)
         flight_refuse(f, ERR_CANCELLED, "not written: its time was over");
         return;
     }
+    if (!flight_prepare(f))
+        return;
     list_remove(&f->op.link);
     list_add(&s->flying, &f->op.link);
     if (f->op.page != NULL)

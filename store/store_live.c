@@ -12,8 +12,7 @@
 void store_live_init(struct store_live *live, struct store *s, const char *key)
 {
     ASSERT(store_key_ok(slice_of(key)));
-    *live = (struct store_live){.store = s};
-    (void)snprintf(live->key, sizeof(live->key), "%s", key);
+    *live = (struct store_live){.store = s, .key = key};
     list_init(&live->link);
 }
 

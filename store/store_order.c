@@ -4,15 +4,14 @@
 
 #include "store_private.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { BUCKETS = 256 };
 
 struct order_entry {
     struct list_node bucket, age;
-    char key[STORE_KEY_MAX + 1];
     uint64_t order;
+    char key[]; /* thousands are kept: as long as it is */
 };
 
 struct store_orders {
@@ -74,8 +73,9 @@ void store_orders_set(struct store_orders *orders, const char *key, uint64_t ord
     if (e == NULL) {
         if (orders->count == STORE_ORDERS_MAX)
             entry_remove(orders, CONTAINER_OF(orders->age.next, struct order_entry, age));
-        e = xcalloc(1, sizeof(*e));
-        (void)snprintf(e->key, sizeof(e->key), "%s", key);
+        size_t size = strlen(key) + 1;
+        e = xcalloc(1, sizeof(*e) + size);
+        memcpy(e->key, key, size);
         list_add(&orders->bucket[store_key_hash(key) % BUCKETS], &e->bucket);
         orders->count++;
     } else {

@@ -15,9 +15,10 @@ struct feed {
     struct later *later;
     bool changed; /* since the last snapshot */
     bool ended, freed;
-    uint64_t said_at;    /* anything */
-    uint64_t next_at;    /* no snapshot before */
-    struct blob *newest; /* the last one that was handed on */
+    uint64_t said_at; /* anything */
+    uint64_t next_at; /* no snapshot before */
+    uint64_t newest;  /* hash of the one that was handed on last */
+    uint64_t seed;
 };
 
 static uint64_t feed_now(const struct feed *f)
@@ -37,11 +38,11 @@ static void feed_wake_at(struct feed *f, uint64_t at)
 static bool feed_say(struct feed *f)
 {
     struct blob *nodes = task_nodes(f->task);
+    uint64_t hash = hash_bytes(f->seed, blob_slice(nodes).ptr, blob_slice(nodes).len);
     f->changed = false;
-    if (f->newest != NULL && slice_eq(blob_slice(nodes), blob_slice(f->newest)))
+    if (f->newest == hash)
         return false;
-    blob_unref(f->newest);
-    f->newest = blob_ref(nodes);
+    f->newest = hash;
     f->said_at = feed_now(f);
     f->next_at = f->said_at + FEED_MS;
     f->reader.on_snapshot(f->reader.ctx, nodes);
@@ -122,6 +123,7 @@ struct feed *feed_new(struct api *api, struct task *t, const struct feed_reader 
     ASSERT(uv_timer_init(api->loop, &f->timer) == 0);
     f->timer.data = f;
     f->said_at = feed_now(f);
+    random_bytes(&f->seed, sizeof(f->seed));
     f->watch = (struct task_watch){
         .on_change = feed_on_change,
         .on_end = feed_on_end,
@@ -145,8 +147,6 @@ void feed_free(struct feed *f)
     f->freed = true;
     task_watch_stop(&f->watch);
     later_cancel(f->later, &f->start);
-    blob_unref(f->newest);
-    f->newest = NULL;
     task_unref(f->task);
     uv_close((uv_handle_t *)&f->timer, feed_on_timer_closed);
 }

@@ -99,6 +99,22 @@ char *xstrdup(const char *s)
     return or_abort(strdup(s));
 }
 
+/* As FNV-1a, but eight bytes at a time. */
+uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t len)
+{
+    const unsigned char *at = bytes;
+    uint64_t hash = seed ^ len ^ 0x9e3779b97f4a7c15u;
+    uint64_t word;
+    for (; len >= sizeof(word); at += sizeof(word), len -= sizeof(word)) {
+        memcpy(&word, at, sizeof(word));
+        hash = (hash ^ word) * 0xff51afd7ed558ccdu;
+        hash ^= hash >> 32;
+    }
+    for (; len > 0; at++, len--)
+        hash = (hash ^ *at) * 0x100000001b3u;
+    return hash ^ (hash >> 29);
+}
+
 static uint64_t clock_ms(clockid_t id)
 {
     struct timespec ts;

@@ -66,6 +66,11 @@ void *xcalloc(size_t count, size_t size);
 void *xrealloc(void *ptr, size_t size);
 char *xstrdup(const char *s);
 
+/* For tables and for "is it the same as before?"; `seed` is random where strangers choose the
+ * bytes.
+ */
+uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t len);
+
 /* Milliseconds since 1970 / since some fixed moment that no clock change moves. */
 uint64_t clock_wall_ms(void);
 uint64_t clock_mono_ms(void);

@@ -8,14 +8,6 @@
 
 /* Ids are compared unescaped: "\u0033" is "3". Almost no id has an escape, so the bytes between the
  * quotes are the fast way. */
-static uint64_t hash_bytes(uint64_t seed, const char *s, size_t len)
-{
-    uint64_t h = seed ^ 0x9e3779b97f4a7c15u;
-    for (size_t i = 0; i < len; i++)
-        h = (h ^ (unsigned char)s[i]) * 0x100000001b3u;
-    return h ^ (h >> 29);
-}
-
 static bool has_escape(struct slice token)
 {
     return memchr(token.ptr, '\\', token.len) != NULL;

@@ -126,6 +126,7 @@ static enum err_code read_nodes(struct prompt *p, struct slice prompt, struct pr
     }
     if (p->count == 0)
         return refuse(fault, "not_a_prompt", "the prompt has no nodes", NULL);
+    p->nodes = xrealloc(p->nodes, p->count * sizeof(*p->nodes));
     return ERR_OK;
 }
 

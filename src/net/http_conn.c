@@ -281,8 +281,18 @@ static bool conn_skip(struct http_conn *c, struct slice *in)
 
 static void conn_on_shut(uv_shutdown_t *shutdown, int status)
 {
-    (void)shutdown; /* the peer's end, or the deadline, ends the lingering */
-    (void)status;
+    (void)status; /* the peer's end, or the deadline, ends the lingering */
+    free(shutdown);
+}
+
+/* False: it is closed already, or nearly so. */
+static bool conn_shut(struct http_conn *c)
+{
+    uv_shutdown_t *shutdown = xmalloc(sizeof(*shutdown));
+    if (uv_shutdown(shutdown, (uv_stream_t *)&c->tcp, conn_on_shut) == 0)
+        return true;
+    free(shutdown);
+    return false;
 }
 
 static bool conn_flushed(struct http_conn *c, struct slice *in)
@@ -292,8 +302,7 @@ static bool conn_flushed(struct http_conn *c, struct slice *in)
     *in = SLICE_EMPTY;
     if (out_pending(c) > 0)
         return false;
-    if (c->eof || c->last_said ||
-        uv_shutdown(&c->shutdown, (uv_stream_t *)&c->tcp, conn_on_shut) != 0) {
+    if (c->eof || c->last_said || !conn_shut(c)) {
         conn_close(c, false);
         return false;
     }
@@ -392,7 +401,7 @@ void conn_work(struct http_conn *c, struct slice in)
     }
     if (c->state != CONN_CLOSED && c->eof && c->unread.len == 0)
         conn_settle_eof(c);
-    if (c->state == CONN_IDLE && out_pending(c) == 0)
+    if ((c->state == CONN_IDLE || c->state == CONN_STREAM) && out_pending(c) == 0)
         out_done(c);
     if (c->state != CONN_CLOSED)
         conn_arm(c);

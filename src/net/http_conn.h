@@ -88,7 +88,8 @@ struct http_req {
 struct http_stream {
     struct http_conn *conn;
     struct http_stream_options options;
-    struct err end; /* what on_end will say; ERR_OK: that the peer is gone */
+    enum err_code end; /* what on_end will say; ERR_OK: that the peer is gone */
+    const char *why;   /* static; of `end` */
     bool paused;
     bool drain_due; /* http_stream_write() said false */
 };
@@ -96,7 +97,6 @@ struct http_stream {
 struct http_conn {
     uv_tcp_t tcp;
     uv_write_t write;
-    uv_shutdown_t shutdown;
     struct http_server *server;
     struct list_node link;
     struct later_item step; /* go on, from the loop */
@@ -212,5 +212,13 @@ void res_add_headers(struct buf *out, const struct http_headers *extra);
 bool stream_serve(struct http_conn *c, struct slice *in); /* true if there may be more to do */
 void stream_on_eof(struct http_conn *c);
 void stream_cut(struct http_conn *c, bool reset); /* closes, then tells the owner why */
+/* Why it will have been cut; `why` is static. The first reason stands. */
+static inline void stream_doom(struct http_stream *s, enum err_code end, const char *why)
+{
+    if (s->end != ERR_OK)
+        return;
+    s->end = end;
+    s->why = why;
+}
 
 #endif

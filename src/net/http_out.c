@@ -47,7 +47,7 @@ void out_on_write_over(struct deadline *d)
         return;
     }
     if (c->stream != NULL)
-        (void)err_set(&c->stream->end, ERR_TIMEOUT, "the peer takes nothing");
+        stream_doom(c->stream, ERR_TIMEOUT, "the peer takes nothing");
     conn_cut(c, true);
 }
 

@@ -216,7 +216,7 @@ static void server_on_close(struct later_item *item)
     LIST_FOREACH (node, &s->conns) {
         struct http_conn *c = CONTAINER_OF(node, struct http_conn, link);
         if (c->stream != NULL)
-            (void)err_set(&c->stream->end, ERR_CANCELLED, "the server closes");
+            stream_doom(c->stream, ERR_CANCELLED, "the server closes");
         conn_cut(c, false);
     }
     deadlines_close(&s->deadlines, server_on_deadlines_closed);

@@ -13,7 +13,7 @@ bool stream_serve(struct http_conn *c, struct slice *in)
 {
     struct http_stream *s = c->stream;
     struct slice bytes = *in;
-    if (s->end.code != ERR_OK) {
+    if (s->end != ERR_OK) {
         conn_cut(c, true);
         return true;
     }
@@ -57,10 +57,11 @@ void stream_on_eof(struct http_conn *c)
 void stream_cut(struct http_conn *c, bool reset)
 {
     struct http_stream *s = stream_leave(c, CONN_RESET);
+    struct err err;
     conn_close(c, reset);
-    if (s->end.code == ERR_OK)
-        (void)err_set(&s->end, ERR_CLOSED, "the peer is gone");
-    s->options.on_end(s, &s->end);
+    stream_doom(s, ERR_CLOSED, "the peer is gone");
+    (void)err_set(&err, s->end, "%s", s->why);
+    s->options.on_end(s, &err);
     free(s);
 }
 
@@ -101,11 +102,10 @@ void *http_stream_data(const struct http_stream *s)
 bool http_stream_write(struct http_stream *s, struct slice bytes)
 {
     struct http_conn *c = s->conn;
-    if (c->broken || s->end.code != ERR_OK)
+    if (c->broken || s->end != ERR_OK)
         return false; /* on_end comes */
     if (out_pending(c) + bytes.len > c->server->options.stream_max) {
-        (void)err_set(&s->end, ERR_TOO_LARGE, "the peer is more than %zu bytes behind",
-                      c->server->options.stream_max);
+        stream_doom(s, ERR_TOO_LARGE, "the peer is too far behind");
         conn_go_on(c);
         return false;
     }

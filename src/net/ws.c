@@ -11,6 +11,9 @@
  * return, always before on_close. The peer's faults end the conversation by ws_fail(): a close
  * frame, then on_close. After our own close frame messages are still delivered until the peer's
  * answer.
+ *
+ * Most endpoints are silent most of the time and hold no buffer then: wslay's context, which has
+ * 4 KiB for input, lives only while a call is being worked on or part of a frame has come.
  */
 #include "ws.h"
 
@@ -25,7 +28,6 @@ enum {
     WS_CONTROL_MAX = 125, /* RFC 6455, 5.5; wslay refuses longer ones */
     WS_FRAME_HEAD_MAX = 14,
     WS_KEEP_MAX = 64 * 1024, /* of a message's memory, for the next one */
-    WS_OUT_KEEP_MAX = 128 * 1024,
     WS_PROTOCOL_ERROR = 1002,
     WS_NO_CODE = 1005,
     WS_BAD_TEXT = 1007,
@@ -38,14 +40,15 @@ struct ws {
     struct ws_options options;
     const struct ws_events *events;
     void *owner;
-    struct wslay_frame_context *frames;
-    unsigned depth; /* calls into the endpoint that have not returned */
-    bool freed;     /* inside one of them: the outermost frees */
+    struct wslay_frame_context *frames; /* NULL: between calls and frames */
+    unsigned depth;                     /* calls into the endpoint that have not returned */
+    bool freed;                         /* inside one of them: the outermost frees */
     bool feeding;
     bool sending_parts; /* of a message whose last fragment has not been sent */
     bool close_sent;
     bool over;       /* on_close was called */
     struct slice in; /* what ws_feed() was given and wslay has not taken */
+    size_t held;     /* bytes that wslay has taken and not told of as (part of) a frame */
     struct buf out;
 
     /* the frame that is being read */
@@ -60,57 +63,10 @@ struct ws {
     unsigned message_frames;
     struct buf message;
     size_t text_checked; /* bytes of it that are UTF-8 */
-    char control[WS_CONTROL_MAX];
-    size_t control_len;
+    struct buf control;  /* payload */
 };
 
-/* --- calls into the endpoint ------------------------------------------------------------------ */
-
-static void ws_release(struct ws *ws)
-{
-    wslay_frame_context_free(ws->frames);
-    buf_done(&ws->out);
-    buf_done(&ws->message);
-    free(ws);
-}
-
-static bool ws_is_done(const struct ws *ws)
-{
-    return ws->over || ws->freed;
-}
-
-/* on_output may send more, which then comes as a further piece, and may free. */
-static void ws_flush(struct ws *ws)
-{
-    while (ws->out.len > 0 && !ws->freed) {
-        struct buf piece = ws->out;
-        buf_init(&ws->out, SIZE_MAX);
-        ws->events->on_output(ws, buf_slice(&piece));
-        if (ws->out.ptr == NULL && piece.cap <= WS_OUT_KEEP_MAX) {
-            ws->out = piece;
-            buf_reset(&ws->out);
-        } else {
-            buf_done(&piece);
-        }
-    }
-}
-
-static void ws_enter(struct ws *ws)
-{
-    ASSERT(!ws->freed);
-    ws->depth++;
-}
-
-/* May be the end of ws. */
-static void ws_leave(struct ws *ws)
-{
-    if (ws->depth == 1)
-        ws_flush(ws);
-    if (--ws->depth == 0 && ws->freed)
-        ws_release(ws);
-}
-
-/* --- sending --------------------------------------------------------------------------------- */
+/* --- wslay's context -------------------------------------------------------------------------- */
 
 static ssize_t ws_on_frame_send(const uint8_t *data, size_t len, int flags, void *user_data)
 {
@@ -126,6 +82,87 @@ static int ws_on_mask(uint8_t *buf, size_t len, void *user_data)
     random_bytes(buf, len);
     return 0;
 }
+
+static ssize_t ws_on_frame_recv(uint8_t *buf, size_t len, int flags, void *user_data)
+{
+    struct ws *ws = user_data;
+    (void)flags;
+    size_t n = ws->in.len < len ? ws->in.len : len;
+    if (n == 0)
+        return -1; /* wslay: wants to read */
+    memcpy(buf, ws->in.ptr, n);
+    ws->in.ptr += n;
+    ws->in.len -= n;
+    ws->held += n;
+    return (ssize_t)n;
+}
+
+static void ws_need_frames(struct ws *ws)
+{
+    static const struct wslay_frame_callbacks callbacks = {
+        .send_callback = ws_on_frame_send,
+        .recv_callback = ws_on_frame_recv,
+        .genmask_callback = ws_on_mask,
+    };
+    if (ws->frames == NULL)
+        ASSERT(wslay_frame_context_init(&ws->frames, &callbacks, ws) == 0);
+}
+
+static void ws_drop_frames(struct ws *ws)
+{
+    if (ws->frames != NULL)
+        wslay_frame_context_free(ws->frames);
+    ws->frames = NULL;
+}
+
+/* --- calls into the endpoint ------------------------------------------------------------------ */
+
+static void ws_release(struct ws *ws)
+{
+    ws_drop_frames(ws);
+    buf_done(&ws->out);
+    buf_done(&ws->message);
+    buf_done(&ws->control);
+    free(ws);
+}
+
+static bool ws_is_done(const struct ws *ws)
+{
+    return ws->over || ws->freed;
+}
+
+/* on_output may send more, which then comes as a further piece, and may free. */
+static void ws_flush(struct ws *ws)
+{
+    while (ws->out.len > 0 && !ws->freed) {
+        struct buf piece = ws->out;
+        buf_init(&ws->out, SIZE_MAX);
+        ws->events->on_output(ws, buf_slice(&piece));
+        buf_done(&piece);
+    }
+}
+
+static void ws_enter(struct ws *ws)
+{
+    ASSERT(!ws->freed);
+    ws->depth++;
+    ws_need_frames(ws);
+}
+
+/* May be the end of ws. */
+static void ws_leave(struct ws *ws)
+{
+    if (ws->depth == 1)
+        ws_flush(ws);
+    if (--ws->depth > 0)
+        return;
+    if (ws->freed)
+        ws_release(ws);
+    else if (!ws->in_frame && ws->held == 0)
+        ws_drop_frames(ws);
+}
+
+/* --- sending --------------------------------------------------------------------------------- */
 
 /* Everything has its place in `out` at once, so nothing overtakes anything. After the close frame
  * there is nothing to say any more. */
@@ -196,7 +233,7 @@ static bool is_close_code(unsigned code)
 
 static void ws_on_close_frame(struct ws *ws)
 {
-    struct slice payload = {ws->control, ws->control_len};
+    struct slice payload = buf_slice(&ws->control);
     unsigned code = WS_NO_CODE;
     struct slice reason = SLICE_EMPTY;
     if (payload.len == 1) {
@@ -222,9 +259,7 @@ static void ws_on_close_frame(struct ws *ws)
 static void ws_on_control(struct ws *ws)
 {
     switch (ws->opcode) {
-    case WSLAY_PING:
-        ws_send_frame(ws, WSLAY_PONG, (struct slice){ws->control, ws->control_len});
-        break;
+    case WSLAY_PING: ws_send_frame(ws, WSLAY_PONG, buf_slice(&ws->control)); break;
     case WSLAY_PONG:
         if (ws->events->on_pong != NULL)
             ws->events->on_pong(ws);
@@ -287,14 +322,26 @@ static bool ws_start_data(struct ws *ws, uint64_t length)
     return true;
 }
 
+/* Lengths have one form each: wslay refuses the others. */
+static size_t ws_head_len(const struct wslay_frame_iocb *frame)
+{
+    size_t length_bytes = frame->payload_length > UINT16_MAX ? 8
+                          : frame->payload_length > 125      ? 2
+                                                             : 0;
+    return 2 + length_bytes + (frame->mask != 0 ? 4 : 0);
+}
+
 static bool ws_start_frame(struct ws *ws, const struct wslay_frame_iocb *frame)
 {
     bool masked = frame->mask != 0;
+    size_t head_len = ws_head_len(frame);
+    ASSERT(head_len + frame->data_length <= ws->held);
+    ws->held -= head_len;
     ws->in_frame = true;
     ws->opcode = frame->opcode;
     ws->frame_fin = frame->fin != 0;
     ws->frame_left = frame->payload_length;
-    ws->control_len = 0;
+    buf_done(&ws->control);
     if (frame->rsv != 0) {
         ws_fail(ws, WS_PROTOCOL_ERROR, "reserved bits are set");
         return false;
@@ -328,10 +375,9 @@ static void ws_check_text(struct ws *ws)
 static void ws_take_part(struct ws *ws, struct slice part)
 {
     ws->frame_left -= part.len;
+    ws->held -= part.len;
     if (is_control(ws->opcode)) {
-        ASSERT(ws->control_len + part.len <= sizeof(ws->control));
-        memcpy(ws->control + ws->control_len, part.ptr, part.len);
-        ws->control_len += part.len;
+        buf_add(&ws->control, part);
     } else if (!ws->skipping) {
         enum err_code code = buf_append(&ws->message, part);
         if (code == ERR_BUSY)
@@ -341,19 +387,6 @@ static void ws_take_part(struct ws *ws, struct slice part)
         else if (ws->message_is_text)
             ws_check_text(ws);
     }
-}
-
-static ssize_t ws_on_frame_recv(uint8_t *buf, size_t len, int flags, void *user_data)
-{
-    struct ws *ws = user_data;
-    (void)flags;
-    size_t n = ws->in.len < len ? ws->in.len : len;
-    if (n == 0)
-        return -1; /* wslay: wants to read */
-    memcpy(buf, ws->in.ptr, n);
-    ws->in.ptr += n;
-    ws->in.len -= n;
-    return (ssize_t)n;
 }
 
 /* Part of one frame; false when there is no more to be had. */
@@ -373,9 +406,10 @@ static bool ws_step(struct ws *ws)
     if (ws_is_done(ws) || ws->frame_left > 0)
         return true;
     ws->in_frame = false;
-    if (is_control(ws->opcode))
+    if (is_control(ws->opcode)) {
         ws_on_control(ws);
-    else if (ws->frame_fin)
+        buf_done(&ws->control);
+    } else if (ws->frame_fin)
         ws_on_message(ws);
     return true;
 }
@@ -384,18 +418,13 @@ static bool ws_step(struct ws *ws)
 
 struct ws *ws_new(const struct ws_options *options, const struct ws_events *events, void *owner)
 {
-    static const struct wslay_frame_callbacks callbacks = {
-        .send_callback = ws_on_frame_send,
-        .recv_callback = ws_on_frame_recv,
-        .genmask_callback = ws_on_mask,
-    };
     struct ws *ws = xcalloc(1, sizeof(*ws));
     ws->options = *options;
     ws->events = events;
     ws->owner = owner;
     buf_init(&ws->out, SIZE_MAX);
+    buf_init(&ws->control, WS_CONTROL_MAX);
     buf_init_within(&ws->message, options->message_max, options->budget);
-    ASSERT(wslay_frame_context_init(&ws->frames, &callbacks, ws) == 0);
     return ws;
 }
 

@@ -113,9 +113,11 @@ static void copy_if_empty(char *to, size_t size, struct slice from)
 static void show_origin(struct task *t, const struct record *r)
 {
     copy_if_empty(t->prompt.sha256, sizeof(t->prompt.sha256), r->prompt_sha256);
-    copy_if_empty(t->request_id, sizeof(t->request_id), r->request_id);
+    if (t->request_id[0] == '\0')
+        task_set_text(&t->request_id,
+                      r->request_id.len <= TASK_ID_MAX ? r->request_id : SLICE_EMPTY);
     copy(t->prompt_id, sizeof(t->prompt_id), r->prompt_id);
-    copy(t->instance, sizeof(t->instance), r->instance);
+    task_set_text(&t->instance, r->instance.len <= TASK_INSTANCE_MAX ? r->instance : SLICE_EMPTY);
     t->created_ms = r->created_ms;
     t->updated_ms = r->updated_ms;
     t->started_ms = r->started_ms;

@@ -173,7 +173,8 @@ void task_take_prompt(struct task *t, struct prompt *take_prompt)
     t->prompt = *take_prompt;
     *take_prompt = (struct prompt){.count = 0};
     buf_reset(&t->metadata);
-    buf_add(&t->metadata, t->prompt.metadata);
+    if (t->prompt.metadata.len > 0)
+        buf_add(&t->metadata, t->prompt.metadata);
     t->prompt.metadata = SLICE_EMPTY;
     t->prompt.task_id = SLICE_EMPTY;
     if (t->prompt.extra_data.len == 0 && t->prompt.targets.len == 0)
@@ -191,6 +192,13 @@ void task_show_prompt(struct task *t)
     t->nodes_blob = t->record_blob = NULL;
 }
 
+void task_set_text(char **text, struct slice to)
+{
+    *text = xrealloc(*text, to.len + 1);
+    memcpy(*text, to.ptr, to.len);
+    (*text)[to.len] = '\0';
+}
+
 struct task *task_new(struct task_hub *h, struct task_spec *spec)
 {
     struct task *t = xcalloc(1, sizeof(*t));
@@ -205,8 +213,8 @@ struct task *task_new(struct task_hub *h, struct task_spec *spec)
     ASSERT(uv_timer_init(task_hub_loop(h), &t->timer) == 0);
     t->timer.data = t;
     closer_hold(&t->closer);
-    (void)snprintf(t->id, sizeof(t->id), "%s", spec->id);
-    (void)snprintf(t->request_id, sizeof(t->request_id), "%s", spec->request_id);
+    t->id = xstrdup(spec->id);
+    task_set_text(&t->request_id, slice_of(spec->request_id));
     t->given = spec->given;
     t->redelivered = spec->redelivered;
     t->must_store = spec->must_store;
@@ -214,13 +222,12 @@ struct task *task_new(struct task_hub *h, struct task_spec *spec)
     t->called = spec->called;
     t->attempt = t->first_attempt = t->wished_from = 1;
     t->verified_at = t->beat_at = clock_mono_ms();
-    (void)snprintf(t->instance, sizeof(t->instance), "%s", task_hub_options(h)->instance);
+    task_set_text(&t->instance, slice_of(task_hub_options(h)->instance));
     t->rev = 1;
     t->created_ms = t->updated_ms = clock_wall_ms();
     t->queued_at = clock_mono_ms();
     buf_init(&t->metadata, SIZE_MAX);
     task_take_prompt(t, spec->take_prompt);
-    comfy_request_init(&t->req);
     task_set_timer(t, UINT64_MAX);
     return t;
 }
@@ -243,7 +250,12 @@ static void task_on_closed(struct closer *closer)
     progress_done(&t->progress);
     prompt_done(&t->prompt);
     buf_done(&t->metadata);
-    comfy_request_done(&t->req);
+    task_forget_answer(t);
+    free(t->refused);
+    free(t->id);
+    free(t->record_key);
+    free(t->request_id);
+    free(t->instance);
     free(t->outputs);
     free(t->heads);
     free(t);
@@ -308,7 +320,7 @@ bool task_has_ended(const struct task *t)
 
 const struct err *task_refused(const struct task *t)
 {
-    return t->refused.code != ERR_OK ? &t->refused : NULL;
+    return t->refused;
 }
 
 bool task_is_accepted(const struct task *t)
@@ -317,7 +329,7 @@ bool task_is_accepted(const struct task *t)
     bool is_sure =
         !task_is_at_door(t) || t->state == STATE_ENDED ||
         (t->state == STATE_MIRROR && t->wish == NULL && (t->calling == CALLING_ASKED || is_taken));
-    return t->state != STATE_CLAIMING && t->refused.code == ERR_OK && is_sure;
+    return t->state != STATE_CLAIMING && t->refused == NULL && is_sure;
 }
 
 bool task_is_storing(const struct task *t)
@@ -332,7 +344,7 @@ struct blob *task_before_end(const struct task *t)
 
 bool task_is_known(const struct task *t)
 {
-    if (t->refused.code != ERR_OK || t->state == STATE_CLAIMING ||
+    if (t->refused != NULL || t->state == STATE_CLAIMING ||
         (t->state == STATE_MIRROR && t->source == NULL) || task_is_storing(t))
         return false;
     return t->state != STATE_STORING || t->failure == NULL ||
@@ -447,6 +459,7 @@ static void task_run_step(struct task *t)
 {
     const struct task_hub_options *o = task_hub_options(t->hub);
     uint64_t silent = clock_mono_ms() - t->news_at;
+    task_forget_answer(t);
     if (t->wish != NULL) {
         task_cancel_start(t);
         return;
@@ -589,7 +602,9 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
     blob_unref(t->before);
     t->before = NULL;
     bool is_ours = take_failure == NULL || take_failure->code != FAILURE_SUPERSEDED;
-    if (t->given && is_ours && task_is_known(t) && t->state != STATE_MIRROR)
+    bool is_told =
+        t->given ? task_is_known(t) : t->ops[TASK_OP_LOOK] > 0; /* or will be, just now */
+    if (is_told && is_ours && t->state != STATE_MIRROR)
         t->before = blob_ref(task_record(t));
     t->failure = take_failure;
     if (!t->id_known && (t->state == STATE_LOOKING || t->state == STATE_CANCELLING))
@@ -598,7 +613,8 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
     t->finished_ms = clock_wall_ms();
     if (t->over_at == 0 && t->submitted_at != 0)
         t->over_at = clock_mono_ms();
-    comfy_request_cancel(&t->req);
+    if (t->req != NULL)
+        comfy_request_cancel(t->req);
     for (unsigned i = 0; t->heads != NULL && i < TASK_HEADS_MAX; i++)
         comfy_request_cancel(&t->heads[i].req);
     task_set_status(t, status);

@@ -26,8 +26,8 @@ bool task_try_again(struct task *t, const struct failure *why)
     (void)uv_timer_stop(&t->timer);
     if (t->inputs_job != NULL)
         inputs_cancel(t->inputs_job);
-    if (t->req.busy)
-        comfy_request_cancel(&t->req);
+    if (t->req != NULL)
+        comfy_request_cancel(t->req);
     for (unsigned i = 0; t->heads != NULL && i < TASK_HEADS_MAX; i++)
         comfy_request_cancel(&t->heads[i].req);
     return true;
@@ -98,7 +98,7 @@ static void again_on_freed(struct comfy_request *r, const struct err *err)
 
 void task_retreat_step(struct task *t)
 {
-    if (t->req.busy || t->heads_busy > 0 || t->inputs_job != NULL)
+    if ((t->req != NULL && t->req->busy) || t->heads_busy > 0 || t->inputs_job != NULL)
         return; /* their end calls again */
     if (t->wish != NULL || t->fate != NULL) {
         task_finish_unwanted(t);
@@ -107,10 +107,9 @@ void task_retreat_step(struct task *t)
     if (t->live_ends > 0)
         return;
     if (t->free_first && comfy_is_open(task_hub_options(t->hub)->comfy)) {
-        t->req.done = again_on_freed;
-        t->req.ctx = t;
-        closer_hold(&t->closer);
-        comfy_free_memory(task_hub_options(t->hub)->comfy, &t->req);
+        struct comfy_request *r = task_ask(t);
+        r->done = again_on_freed;
+        comfy_free_memory(task_hub_options(t->hub)->comfy, r);
         return;
     }
     t->free_first = false;

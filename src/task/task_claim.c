@@ -24,11 +24,12 @@
 void task_refuse(struct task *t, enum err_code code, const char *fmt, ...)
 {
     va_list args;
-    char text[sizeof(t->refused.msg)];
+    char text[sizeof(t->refused->msg)];
     va_start(args, fmt);
     (void)vsnprintf(text, sizeof(text), fmt, args);
     va_end(args);
-    (void)err_set(&t->refused, code, "%s", text);
+    t->refused = t->refused != NULL ? t->refused : xmalloc(sizeof(*t->refused));
+    (void)err_set(t->refused, code, "%s", text);
     t->state = STATE_ENDED;
     (void)uv_timer_stop(&t->timer);
     later_add(task_hub_later(t->hub), &t->notice);
@@ -133,12 +134,22 @@ static void claim_on_done(struct task *t, struct store_op *op)
     }
 }
 
+static size_t claim_len(const struct task *t)
+{
+    return t->prompt.text.len + t->prompt.extra_data.len + t->prompt.targets.len + t->metadata.len +
+           t->prompt.seeds.len + TASK_CLAIM_REST;
+}
+
+bool task_prompt_is_large(const struct task *t)
+{
+    return claim_len(t) > TASK_CLAIM_PROMPT_MAX;
+}
+
 struct blob *task_claim_prompt(const struct task *t)
 {
     struct buf text;
     struct blob *kept = NULL;
-    size_t len = t->prompt.text.len + t->prompt.extra_data.len + t->prompt.targets.len +
-                 t->metadata.len + t->prompt.seeds.len + TASK_CLAIM_REST;
+    size_t len = claim_len(t);
     buf_init(&text, SIZE_MAX);
     if (len <= STORE_VALUE_MAX && buf_reserve(&text, len) == ERR_OK) {
         task_claim_document(t, true, &text);
@@ -157,16 +168,29 @@ static struct store_op *claim_begin(struct task *t)
     t->state = STATE_CLAIMING;
     t->claimed = false;
     task_hub_place(t->hub, t, PLACE_CLAIMING);
-    (void)snprintf(t->instance, sizeof(t->instance), "%s", task_hub_options(t->hub)->instance);
+    task_set_text(&t->instance, slice_of(task_hub_options(t->hub)->instance));
     return task_op_new(t, TASK_OP_LOOK, claim_on_done);
 }
 
-static void add_claim(struct store_op *op, const struct task *t, const char *what, bool with_prompt)
+static struct blob *claim_blob(const struct task *t, bool with_prompt)
 {
     struct buf text;
     buf_init(&text, SIZE_MAX);
     task_claim_document(t, with_prompt, &text);
-    task_op_add_text(op, STORE_CREATE, what, t->attempt, &text)->order = task_order(t);
+    struct blob *claim = blob_new(buf_slice(&text));
+    buf_done(&text);
+    return claim;
+}
+
+static struct blob *make_claim(struct task *t)
+{
+    return claim_blob(t, false);
+}
+
+struct blob *task_make_small_prompt(struct task *t)
+{
+    ASSERT(!task_prompt_is_large(t));
+    return claim_blob(t, true);
 }
 
 static void add_record(struct store_op *op, struct task *t)
@@ -181,7 +205,7 @@ static void add_record(struct store_op *op, struct task *t)
 void task_claim_start(struct task *t)
 {
     struct buf text;
-    bool large = t->prompt.text.len > TASK_CLAIM_PROMPT_MAX;
+    bool large = task_prompt_is_large(t);
     struct blob *prompt = large ? task_claim_prompt(t) : NULL;
     if (large && prompt == NULL && t->must_store) {
         task_refuse(t, ERR_UNAVAILABLE, "there is no memory for the prompt at the moment");
@@ -194,7 +218,8 @@ void task_claim_start(struct task *t)
         task_op_add_text(op, STORE_CREATE, "end", t->attempt - 1, &text)->order = task_order(t);
         t->fence = false;
     }
-    add_claim(op, t, "run", !large);
+    task_op_add_made(op, STORE_CREATE, "run", t->attempt,
+                     large ? make_claim : task_make_small_prompt);
     if (prompt != NULL)
         task_op_add_prompt(op, t, prompt);
     add_record(op, t);
@@ -209,7 +234,7 @@ void task_take(struct task *t)
 {
     struct store_op *op = claim_begin(t);
     t->takes = true;
-    add_claim(op, t, "take", false);
+    task_op_add_made(op, STORE_CREATE, "take", t->attempt, make_claim);
     if (!task_is_at_door(t)) /* there its end follows at once */
         add_record(op, t);
     task_op_run(op);

@@ -119,12 +119,12 @@ bool task_settle_by_news(struct task *t)
 static void look_ask(struct task *t, enum look_step step)
 {
     struct comfy *c = task_hub_options(t->hub)->comfy;
+    struct comfy_request *r = task_ask(t);
     t->look = step;
-    task_expect_answer(t);
     if (step == LOOK_QUEUE)
-        comfy_get_queue(c, &t->req);
+        comfy_get_queue(c, r);
     else
-        comfy_get_history(c, &t->req, t->prompt_id);
+        comfy_get_history(c, r, t->prompt_id);
 }
 
 void task_look_start(struct task *t)
@@ -218,13 +218,13 @@ void task_look_step(struct task *t)
     if (!t->answered)
         return;
     t->answered = false;
-    if (t->answer_err.code != ERR_OK) {
-        look_failed(t, t->answer_err.msg);
-    } else if (t->req.status != 200) {
-        (void)snprintf(what, sizeof(what), "status %d", t->req.status);
+    if (t->req->err.code != ERR_OK) {
+        look_failed(t, t->req->err.msg);
+    } else if (t->req->status != 200) {
+        (void)snprintf(what, sizeof(what), "status %d", t->req->status);
         look_failed(t, what);
     } else {
-        struct buf body = comfy_request_take_body(&t->req); /* it is used again while it is read */
+        struct buf body = comfy_request_take_body(t->req); /* it is used again while it is read */
         if (t->look == LOOK_QUEUE)
             look_at_queue(t, buf_slice(&body));
         else
@@ -241,16 +241,16 @@ void task_look_step(struct task *t)
 static void cancel_ask(struct task *t, enum cancel_step step)
 {
     struct comfy *c = task_hub_options(t->hub)->comfy;
+    struct comfy_request *r = task_ask(t);
     t->cancel = step;
-    task_expect_answer(t);
     if (step == CANCEL_DELETE)
-        comfy_delete_pending(c, &t->req, t->prompt_id);
+        comfy_delete_pending(c, r, t->prompt_id);
     else if (step == CANCEL_LOOK)
-        comfy_get_queue(c, &t->req);
+        comfy_get_queue(c, r);
     else if (step == CANCEL_INTERRUPT)
-        comfy_interrupt(c, &t->req, t->prompt_id);
+        comfy_interrupt(c, r, t->prompt_id);
     else
-        comfy_get_history(c, &t->req, t->prompt_id);
+        comfy_get_history(c, r, t->prompt_id);
 }
 
 void task_cancel_start(struct task *t)
@@ -307,8 +307,8 @@ static void cancel_overdue(struct task *t)
 
 static void cancel_answered(struct task *t)
 {
-    struct buf body = comfy_request_take_body(&t->req);
-    bool usable = t->answer_err.code == ERR_OK && t->req.status == 200;
+    struct buf body = comfy_request_take_body(t->req);
+    bool usable = t->req->err.code == ERR_OK && t->req->status == 200;
     if (!usable)
         cancel_pause(t);
     else if (t->cancel == CANCEL_DELETE)

@@ -10,6 +10,7 @@ struct task_op {
     struct task *task;
     enum task_op_use use;
     task_op_cb done;
+    struct blob *(*make[STORE_DOCS_MAX])(struct task *t); /* values that are made when it begins */
 };
 
 static struct task_op *of(struct store_op *op)
@@ -54,6 +55,23 @@ struct store_doc *task_op_add(struct store_op *op, enum store_verb verb, const c
     else
         (void)snprintf(doc->key, sizeof(doc->key), "%s", id);
     return doc;
+}
+
+static void op_on_prepare(struct store_op *op)
+{
+    struct task_op *o = of(op);
+    for (unsigned i = 0; i < op->n; i++) {
+        if (o->make[i] != NULL)
+            op->doc[i].value = o->make[i](o->task);
+    }
+}
+
+void task_op_add_made(struct store_op *op, enum store_verb verb, const char *what, unsigned attempt,
+                      struct blob *(*make)(struct task *t))
+{
+    of(op)->make[op->n] = make;
+    op->prepare = op_on_prepare;
+    task_op_add(op, verb, what, attempt)->order = task_order(of(op)->task);
 }
 
 struct store_doc *task_op_add_text(struct store_op *op, enum store_verb verb, const char *what,

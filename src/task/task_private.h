@@ -33,6 +33,7 @@ enum {
     TASK_CTL_AFTER_MS = 2000,   /* a run that takes so long may be cancelled from elsewhere */
     TASK_CTL_MS = 1000,
     TASK_PROMPT_ID_MAX = 64,
+    TASK_INSTANCE_MAX = 127,
 };
 
 enum task_state {
@@ -90,15 +91,15 @@ struct task {
     struct later_item notice;
     bool change_told; /* is on_change due? */
 
-    char id[TASK_ID_MAX + 1];
+    char *id, *record_key; /* of its documents: `<id>` and `<id>~task` */
     bool given;
     bool redelivered; /* asked for again by the platform, not by a person */
     bool must_store;
     uint64_t deadline_ms; /* of the callers who know one: task_extend() */
     bool adopted;         /* found in the store without an owner: goes on though nobody watches */
     bool follows;         /* a view for who only looks on: takes nothing over */
-    char request_id[TASK_ID_MAX + 1];
-    char instance[128]; /* who runs it */
+    char *request_id;     /* "": none */
+    char *instance;       /* who runs it */
     unsigned attempt;
     enum task_place place;
     uint64_t rev;
@@ -125,7 +126,6 @@ struct task {
     bool saw_success; /* execution_success was seen */
     bool missed;      /* a message may have been lost */
     bool timer_fired, answered;
-    struct err answer_err; /* code ERR_OK: there is an answer in req.call */
     bool post_lost;        /* POST /prompt ended without any answer */
     struct failure *doubt; /* what to say if the prompt cannot be found after an odd answer */
     struct failure *told;  /* what the socket said went wrong; history decides */
@@ -137,7 +137,7 @@ struct task {
     unsigned inputs_tries;
     bool requeue; /* nothing of it had reached ComfyUI: the attempt begins again */
 
-    struct comfy_request req;
+    struct comfy_request *req; /* NULL: nothing was asked since it runs; see task_ask() */
     enum look_step look;
     enum cancel_step cancel;
     unsigned look_tries;
@@ -153,7 +153,7 @@ struct task {
     struct failure *collect_failure;
 
     /* claim, lease, mirror */
-    struct err refused;     /* code ERR_OK: it was not */
+    struct err *refused;    /* NULL: it was not */
     bool fence;             /* the claim to come ends the attempt before, which was ours */
     bool lost;              /* the end of our attempt was refused */
     bool live_due;          /* changed, but too young to be written again */
@@ -196,6 +196,7 @@ static inline bool task_awaits_id(const struct task *t)
 }
 
 /* task.c */
+void task_set_text(char **text, struct slice to); /* a text of the task's, which has its memory */
 struct task *task_new(struct task_hub *h, struct task_spec *spec);
 void task_step(struct task *t);
 void task_changed(struct task *t);
@@ -237,7 +238,10 @@ void task_settle(struct task *t, const struct history *h);
 bool task_settle_by_news(struct task *t);
 struct failure *task_node_failure(struct task *t, struct slice data);
 uint64_t task_retry_ms(unsigned tries);
-void task_expect_answer(struct task *t);
+/* What the next question goes out with; when it was answered, `answered` is set and task_step()
+ * called, with the answer in t->req. */
+struct comfy_request *task_ask(struct task *t);
+void task_forget_answer(struct task *t); /* gives its memory back */
 
 /* task_collect.c */
 void task_collect_start(struct task *t);
@@ -264,6 +268,9 @@ struct store_doc *task_op_add(struct store_op *op, enum store_verb verb, const c
                               unsigned attempt);
 struct store_doc *task_op_add_text(struct store_op *op, enum store_verb verb, const char *what,
                                    unsigned attempt, struct buf *take_text);
+/* `make` gives a new reference, and is called when the operation begins, if it does. */
+void task_op_add_made(struct store_op *op, enum store_verb verb, const char *what, unsigned attempt,
+                      struct blob *(*make)(struct task *t));
 void task_op_add_prompt(struct store_op *op, const struct task *t, struct blob *take_prompt);
 void task_op_run(struct store_op *op);
 /* The order of what the task writes of itself. */
@@ -318,6 +325,9 @@ void task_refuse(struct task *t, enum err_code code, const char *fmt, ...) PRINT
 void task_claim_document(const struct task *t, bool with_prompt, struct buf *out);
 /* It as a document of its own; NULL: larger than a store keeps, or than there is memory for. */
 struct blob *task_claim_prompt(const struct task *t);
+/* Both as one document, made when it is written: for a prompt that is not large. */
+struct blob *task_make_small_prompt(struct task *t);
+bool task_prompt_is_large(const struct task *t);
 /* Back from such a document: the prompt of t with the same digest and seeds. */
 enum err_code task_claim_read_prompt(struct task *t, struct slice document,
                                      struct err *err) MUST_CHECK;

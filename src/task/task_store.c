@@ -7,23 +7,28 @@
 
 #include <stdio.h>
 
-static void key_of(const struct task *t, const char *suffix, char *ret)
+/* The store's, and not kept here: most tasks are not asked for between two writes. */
+static struct blob *give_away(struct blob **rendering)
 {
-    (void)snprintf(ret, STORE_KEY_MAX + 1, "%s%s", t->id, suffix);
+    struct blob *blob = *rendering;
+    *rendering = NULL;
+    return blob;
 }
 
 static struct blob *record_on_render(struct store_live *live, uint64_t *ret_order)
 {
     struct task *t = CONTAINER_OF(live, struct task, live_record);
     *ret_order = task_order(t);
-    return blob_ref(task_record(t));
+    (void)task_record(t);
+    return give_away(&t->record_blob);
 }
 
 static struct blob *nodes_on_render(struct store_live *live, uint64_t *ret_order)
 {
     struct task *t = CONTAINER_OF(live, struct task, live_nodes);
     *ret_order = task_order(t);
-    return blob_ref(task_nodes(t));
+    (void)task_nodes(t);
+    return give_away(&t->nodes_blob);
 }
 
 void task_store_begin(struct task *t)
@@ -32,11 +37,13 @@ void task_store_begin(struct task *t)
     char key[STORE_KEY_MAX + 1];
     if (t->live)
         return;
-    key_of(t, "~task", key);
-    store_live_init(&t->live_record, s, key);
+    if (t->record_key == NULL) {
+        (void)snprintf(key, sizeof(key), "%s~task", t->id);
+        t->record_key = xstrdup(key);
+    }
+    store_live_init(&t->live_record, s, t->record_key);
     t->live_record.render = record_on_render;
-    key_of(t, "", key);
-    store_live_init(&t->live_nodes, s, key);
+    store_live_init(&t->live_nodes, s, t->id);
     t->live_nodes.render = nodes_on_render;
     t->live = true;
 }
@@ -58,16 +65,28 @@ static void first_on_done(struct task *t, struct store_op *op)
         t->live_due = true;
 }
 
+/* An end that came meanwhile is for the next operation to tell. */
+static struct blob *make_first_record(struct task *t)
+{
+    if (t->before != NULL)
+        return blob_ref(t->before);
+    (void)task_record(t);
+    return give_away(&t->record_blob);
+}
+
 /* Its id is nobody else's, so nothing is waited for. */
 void task_store_first(struct task *t)
 {
     struct store_op *op = task_op_new(t, TASK_OP_LOOK, first_on_done);
-    struct blob *prompt = task_claim_prompt(t);
+    bool large = task_prompt_is_large(t);
+    struct blob *prompt = large ? task_claim_prompt(t) : NULL;
     t->state = STATE_WAITING;
     task_store_begin(t);
-    if (prompt != NULL)
+    if (!large)
+        task_op_add_made(op, STORE_PUT, "prompt", 0, task_make_small_prompt);
+    else if (prompt != NULL)
         task_op_add_prompt(op, t, prompt);
-    (void)add_own(t, op, STORE_PUT, "task", 0, task_record(t));
+    task_op_add_made(op, STORE_PUT, "task", 0, make_first_record);
     task_op_run(op);
 }
 

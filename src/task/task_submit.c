@@ -5,20 +5,37 @@
 #include "task_private.h"
 
 #include <stdio.h>
-
-void task_expect_answer(struct task *t)
-{
-    t->answered = false;
-    closer_hold(&t->closer);
-}
+#include <stdlib.h>
 
 static void task_on_answer(struct comfy_request *r, const struct err *err)
 {
     struct task *t = r->ctx;
+    (void)err; /* it stands in r, too */
     t->answered = true;
-    t->answer_err = err != NULL ? *err : (struct err){.code = ERR_OK};
     task_step(t);
     closer_release(&t->closer);
+}
+
+struct comfy_request *task_ask(struct task *t)
+{
+    if (t->req == NULL) {
+        t->req = xcalloc(1, sizeof(*t->req));
+        comfy_request_init(t->req);
+    }
+    t->req->done = task_on_answer;
+    t->req->ctx = t;
+    t->answered = false;
+    closer_hold(&t->closer);
+    return t->req;
+}
+
+void task_forget_answer(struct task *t)
+{
+    if (t->req == NULL || t->req->busy)
+        return;
+    comfy_request_done(t->req);
+    free(t->req);
+    t->req = NULL;
 }
 
 /* No longer than the task may take; 0: the client's own bound, which is shorter. */
@@ -46,12 +63,10 @@ void task_submit(struct task *t)
     t->over = t->saw_success = t->missed = false;
     t->link_no = comfy_link(c);
     t->submitted_at = t->news_at = clock_mono_ms();
-    t->req.done = task_on_answer;
-    t->req.ctx = t;
-    t->req.head_ms = answer_patience(t);
-    task_expect_answer(t);
-    comfy_post_prompt(c, &t->req, &s);
-    t->req.head_ms = 0; /* of this request alone */
+    struct comfy_request *r = task_ask(t);
+    r->head_ms = answer_patience(t);
+    comfy_post_prompt(c, r, &s);
+    r->head_ms = 0; /* of this request alone */
 }
 
 /* --- the answer ------------------------------------------------------------------------------ */
@@ -188,12 +203,13 @@ void task_submit_step(struct task *t)
         return; /* also when it shall not go on: what was sent may have been taken */
     t->answered = false;
     task_hub_pump(t->hub); /* the next one may have waited for the id that this answer tells */
-    int status = t->req.status;
-    struct slice body = buf_slice(&t->req.body);
+    const struct err *err = &t->req->err;
+    int status = t->req->status;
+    struct slice body = buf_slice(&t->req->body);
     char what[256];
-    t->post_lost = t->answer_err.code == ERR_CLOSED || t->answer_err.code == ERR_UNAVAILABLE;
-    if (t->answer_err.code != ERR_OK) {
-        (void)snprintf(what, sizeof(what), "no answer to POST /prompt: %s", t->answer_err.msg);
+    t->post_lost = err->code == ERR_CLOSED || err->code == ERR_UNAVAILABLE;
+    if (err->code != ERR_OK) {
+        (void)snprintf(what, sizeof(what), "no answer to POST /prompt: %s", err->msg);
         task_answer_is_odd(t, FAILURE_COMFYUI_ERROR, what);
         return;
     }

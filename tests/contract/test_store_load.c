@@ -150,14 +150,14 @@ static void the_loop_is_not_held_up(void **state)
 
 static int set_up(void **state)
 {
-    char key[16];
+    static char key[DOCS][16];
     (void)state;
     assert_true(row->start(url));
     loop_fixture_open(&f);
     assert_int_equal(store_open(&s, &f.loop, &f.later, url, NULL), ERR_OK);
     for (unsigned i = 0; i < DOCS; i++) {
-        (void)snprintf(key, sizeof(key), "t%u~task", i);
-        store_live_init(&docs[i].live, s, key);
+        (void)snprintf(key[i], sizeof(key[i]), "t%u~task", i);
+        store_live_init(&docs[i].live, s, key[i]);
         docs[i].live.render = doc_on_render;
     }
     return 0;

@@ -298,10 +298,11 @@ static void killed_under_load_it_loses_nothing(void **state)
     struct room *r = *state;
     static struct doc docs[DOCS];
     static struct ask creates[DOCS];
+    static char keys[DOCS][32];
     char key[32], value[32];
     for (unsigned i = 0; i < DOCS; i++) {
-        (void)snprintf(key, sizeof(key), "t%u~task", i);
-        store_live_init(&docs[i].live, r->s, key);
+        (void)snprintf(keys[i], sizeof(keys[i]), "t%u~task", i);
+        store_live_init(&docs[i].live, r->s, keys[i]);
         docs[i].live.render = doc_on_render;
     }
     for (unsigned round = 1; round <= 3; round++) {

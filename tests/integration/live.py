@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import socket
+import time
 
 import websockets
 
@@ -122,6 +123,17 @@ def ws_request(path, first=None):
 
 def silent_ws(agent, prompt, query=""):
     return silent(agent, ws_request(f"/api/run/ws{query}", prompt))
+
+
+def each_costs(agent, clients, ask):
+    """Bytes of memory that each of so many clients costs while nothing happens; `ask` makes one."""
+    before = memory(agent)
+    there = [ask(number) for number in range(clients)]
+    time.sleep(1)
+    cost = (memory(agent) - before) / clients
+    for client in there:
+        client.close()
+    return cost
 
 
 def memory(agent):

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import websockets
 
-from live import Events, memory, run_ws, silent_events, silent_ws
+from live import Events, each_costs, memory, run_ws, silent_events, silent_ws
 from world import PATIENCE, image_prompt, node, sleep_prompt, steps_prompt, until
 
 LEASE = {"LEASE_TIMEOUT": "2s"}
@@ -468,3 +468,15 @@ def test_a_large_result_does_not_lie_in_memory(world):
     watcher.join()
     assert len(base64.b64decode(talk.end["data"]["1"]["results"][0])) == size
     assert most[0] - before < 2 * 1024 * 1024, most[0] - before
+
+
+@pytest.mark.release
+def test_who_waits_costs_little_memory(world):
+    """What everybody is counted with includes what the first ones cost once."""
+    agent = world.agent(env={"MAX_QUEUE": "1000"})
+    agent.run(image_prompt())
+    before = each_costs(agent, 200, lambda number: silent_ws(agent, None))
+    assert before < 3 * 1024, before
+    prompt = {"1": node("TestSleep", ms=60000), **{str(n): node("TestText", text="a" * 60) for n in range(2, 11)}}
+    waiting = each_costs(agent, 200, lambda number: silent_ws(agent, {**prompt, "11": node("TestText", text=number)}))
+    assert waiting < 12 * 1024, waiting

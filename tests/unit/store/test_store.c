@@ -103,6 +103,90 @@ static void what_waits_is_bounded(void **state)
         ask_done(&a[i]);
 }
 
+/* --- values that are made late ---------------------------------------------------------------- */
+
+struct late_ask {
+    struct ask ask;
+    const char *value; /* what is made; NULL: it must not come to that */
+    unsigned made;
+};
+
+static void late_on_prepare(struct store_op *op)
+{
+    struct late_ask *late = CONTAINER_OF(op, struct late_ask, ask.op);
+    late->made++;
+    assert_non_null(late->value);
+    assert_null(op->doc[0].value);
+    op->doc[0].value = blob_new(slice_of(late->value));
+}
+
+static void late_ask_start(struct room *r, struct late_ask *late, const char *value)
+{
+    *late = (struct late_ask){.value = value};
+    ask_add(&late->ask, STORE_PUT, "k", NULL);
+    ask_add(&late->ask, STORE_PUT, "m", "early");
+    late->ask.op.prepare = late_on_prepare;
+    ask_start(&late->ask, r->s);
+}
+
+static void values_are_made_when_the_write_begins(void **state)
+{
+    struct room *r = *state;
+    struct ask first;
+    struct late_ask late;
+    store_fake.hold = true;
+    room_ask(r, &first, STORE_PUT, "k", "first");
+    late_ask_start(r, &late, "late");
+    room_turn(r);
+    assert_int_equal(late.made, 0); /* it waits for its key */
+    store_fake_finish();
+    room_turn(r);
+    assert_int_equal(late.made, 1);
+    store_fake_finish_all();
+    ask_wait(&late.ask, &r->f);
+    assert_int_equal(late.made, 1);
+    assert_string_equal(store_fake_value("k"), "late");
+    assert_string_equal(store_fake_value("m"), "early");
+    ask_done(&first);
+    ask_done(&late.ask);
+}
+
+static void a_value_made_too_large_is_refused(void **state)
+{
+    struct room *r = *state;
+    static char large[FAKE_VALUE_MAX + 2];
+    struct late_ask late;
+    memset(large, 'x', sizeof(large) - 1);
+    late_ask_start(r, &late, large);
+    ask_wait(&late.ask, &r->f);
+    assert_int_equal(late.ask.op.doc[0].result, ERR_TOO_LARGE);
+    assert_int_equal(late.ask.op.doc[1].result, ERR_CANCELLED);
+    assert_int_equal(store_fake.runs, 0);
+    ask_done(&late.ask);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK); /* its keys are free again */
+    assert_int_equal(ask_put(&r->f, r->s, "m", "1"), ERR_OK);
+}
+
+static void what_waits_in_vain_has_no_values(void **state)
+{
+    struct room *r = *state;
+    struct ask first;
+    struct late_ask late;
+    store_fake.hold = true;
+    room_ask(r, &first, STORE_PUT, "k", "first");
+    late = (struct late_ask){.ask.op.deadline_ms = SOON_MS};
+    ask_add(&late.ask, STORE_PUT, "k", NULL);
+    late.ask.op.prepare = late_on_prepare;
+    ask_start(&late.ask, r->s);
+    ask_wait(&late.ask, &r->f);
+    assert_int_equal(late.ask.op.doc[0].result, ERR_TIMEOUT);
+    assert_int_equal(late.made, 0);
+    store_fake_finish_all();
+    ask_wait(&first, &r->f);
+    ask_done(&first);
+    ask_done(&late.ask);
+}
+
 /* --- what is refused ------------------------------------------------------------------------- */
 
 static void faulty_ops_never_reach_the_backend(void **state)
@@ -440,6 +524,9 @@ int main(void)
         TEST(nobody_waits_for_himself_or_in_a_circle),
         TEST(a_backend_gets_no_more_at_once_than_it_wants),
         TEST(what_waits_is_bounded),
+        TEST(values_are_made_when_the_write_begins),
+        TEST(a_value_made_too_large_is_refused),
+        TEST(what_waits_in_vain_has_no_values),
         TEST(faulty_ops_never_reach_the_backend),
         TEST(pages_have_a_size),
         TEST_NARROW(lists_come_one_by_one_and_hold_up_no_document),

@@ -4,6 +4,8 @@
 #include "store_fake.h"
 #include "unit.h"
 
+#include <stdio.h>
+
 struct room {
     struct hub_room hub_room;
     bool closed, ended, drained;
@@ -42,8 +44,8 @@ static void on_end(struct task_watch *w)
     ((struct room *)w->ctx)->ended = true;
 }
 
-/* A task with a given id, watched. */
-static void create(struct room *r)
+/* A task, watched. */
+static void create_task(struct room *r, bool given)
 {
     struct prompt prompt;
     struct prompt_fault fault;
@@ -53,11 +55,16 @@ static void create(struct room *r)
     buf_init(&body, SIZE_MAX);
     buf_adds(&body, "{\"1\":{\"class_type\":\"A\",\"inputs\":{}}}");
     assert_int_equal(prompt_parse(&prompt, &body, &fault), ERR_OK);
-    struct task_spec spec = {.id = "t", .given = true, .request_id = "", .take_prompt = &prompt};
+    struct task_spec spec = {.id = "t", .given = given, .request_id = "", .take_prompt = &prompt};
     assert_int_equal(task_hub_create(r->hub_room.hub, &spec, &t, &joined, NULL), ERR_OK);
     r->watch = (struct task_watch){.on_end = on_end, .ctx = r};
     task_watch_start(&r->watch, t);
     task_unref(t);
+}
+
+static void create(struct room *r)
+{
+    create_task(r, true);
 }
 
 static void close_hub(struct room *r)
@@ -142,6 +149,39 @@ static void test_the_end_of_a_drain_waits_for_the_store(void **state)
     loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
 }
 
+/* The first record is made when it is written, which may be after the end has come. That is told by
+ * the write behind it, which lasts. */
+static void test_a_first_record_that_waited_tells_no_end(void **state)
+{
+    struct room *r = *state;
+    struct ask others[FAKE_PARALLEL] = {{.done = false}};
+    char key[8];
+    store_fake.hold = true;
+    for (unsigned i = 0; i < FAKE_PARALLEL; i++) {
+        (void)snprintf(key, sizeof(key), "k%u", i);
+        ask_add(&others[i], STORE_GET, key, NULL);
+        ask_start(&others[i], r->hub_room.s);
+    }
+    create_task(r, false);
+    turn(r);
+    assert_null(strstr(store_fake.log, "put "));
+    task_hub_end_all(r->hub_room.hub);
+    store_fake_finish();
+    turn(r);
+    const char *first = strstr(store_fake.log, "put t~task=");
+    assert_non_null(first);
+    assert_non_null(strstr(first, "\"queued\""));
+    assert_null(strstr(first, "\"stopping\""));
+    store_fake_finish_all();
+    loop_run_until(&r->hub_room.f, &r->ended, "the end of the task");
+    assert_non_null(strstr(store_fake_value("t~task"), "\"stopping\""));
+    for (unsigned i = 0; i < FAKE_PARALLEL; i++)
+        ask_done(&others[i]);
+    task_watch_stop(&r->watch);
+    task_hub_free(r->hub_room.hub, on_closed, &r->closed);
+    loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -152,6 +192,7 @@ int main(void)
         TEST(test_an_end_that_is_refused_when_the_hub_ends),
         TEST(test_a_task_that_came_late_in_a_gap_is_not_old),
         TEST(test_the_end_of_a_drain_waits_for_the_store),
+        TEST(test_a_first_record_that_waited_tells_no_end),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
