@@ -36,8 +36,11 @@ struct file_path {
 
 static const char *path_of(struct file_path *p, const char *dir, const char *name)
 {
-    int len = snprintf(p->text, sizeof(p->text), "%s/%s", dir, name);
-    ASSERT(len > 0 && (size_t)len < sizeof(p->text)); /* store_file.c bounds the directory's */
+    size_t dir_len = strlen(dir), name_len = strlen(name);
+    ASSERT(dir_len + name_len + 2 <= sizeof(p->text)); /* store_file.c bounds the directory's */
+    memcpy(p->text, dir, dir_len);
+    p->text[dir_len] = '/';
+    memcpy(p->text + dir_len + 1, name, name_len + 1);
     return p->text;
 }
 

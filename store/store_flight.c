@@ -239,8 +239,8 @@ static enum err_code flight_check_doc(const struct flight *f, const struct store
     if (!store_key_ok((struct slice){doc->key, strnlen(doc->key, sizeof(doc->key))}))
         return err_set(err, ERR_INVALID, "not a key");
     if (!doc_has_value(doc) || (doc->value == NULL && f->op.prepare != NULL))
-        return ERR_OK;
-    if (doc->value->len == 0)
+        return ERR_OK; /* it has none, or will have one */
+    if (doc->value == NULL || doc->value->len == 0)
         return err_set(err, ERR_INVALID, "an empty document");
     if (doc->value->len > STORE_VALUE_MAX || doc->value->len > value_max)
         return err_set(err, ERR_TOO_LARGE, "a document of %zu bytes: at most %zu are kept",

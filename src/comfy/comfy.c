@@ -268,7 +268,8 @@ static enum err_code add_query(struct buf *out, const char *name, const char *to
     buf_init(&text, HTTP_TARGET_MAX / 4);
     enum err_code code = json_unescape(slice_of(token), &text);
     if (code == ERR_OK) {
-        buf_addf(out, "%s=", name);
+        buf_adds(out, name);
+        buf_adds(out, "=");
         http_percent_encode(out, buf_slice(&text));
     }
     buf_done(&text);

@@ -98,6 +98,15 @@ static void link_on_binary(struct ws_client *socket, struct slice bytes)
         c->options.on_event(c, &e);
 }
 
+/* Whose it was stands in it. */
+static void link_on_skipped(struct ws_client *socket)
+{
+    struct comfy *c = ws_client_ctx(socket);
+    const struct event odd = {.type = EVENT_ODD};
+    if (c->state == COMFY_OPEN)
+        c->options.on_event(c, &odd);
+}
+
 static void link_on_end(struct ws_client *socket, const struct err *err)
 {
     link_pause(ws_client_ctx(socket), err);
@@ -109,9 +118,11 @@ static void link_connect(struct comfy *c)
     uuid_v4(c->client_id);
     (void)snprintf(target, sizeof(target), "/ws?clientId=%s", c->client_id);
     struct ws_client_options options = {
-        WS_CLIENT_DEFAULTS,          .host = c->host,         .port = c->options.port,
-        .target = slice_of(target),  .on_open = link_on_open, .on_text = link_on_text,
-        .on_binary = link_on_binary, .on_end = link_on_end,   .ctx = c,
+        WS_CLIENT_DEFAULTS,          .host = c->host,
+        .port = c->options.port,     .target = slice_of(target),
+        .on_open = link_on_open,     .on_text = link_on_text,
+        .on_binary = link_on_binary, .on_skipped = link_on_skipped,
+        .on_end = link_on_end,       .ctx = c,
     };
     link_set(c, COMFY_CONNECTING);
     closer_hold(&c->closer);

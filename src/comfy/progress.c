@@ -324,6 +324,7 @@ static bool apply_executed(struct progress *p, const struct event *e, uint64_t n
     struct progress_node *n = node_of(p, e->node, e->display_node);
     if (n == NULL)
         return false;
+    n->told = true;
     if (e->output.len > 0)
         node_add_output(p, n, e->output);
     if (n->state == PROGRESS_IDLE)
@@ -371,6 +372,44 @@ bool progress_apply(struct progress *p, const struct event *e, uint64_t now_s)
     if (changed)
         p->rev++;
     return changed;
+}
+
+/* ["4", 1]: the second output of node 4. Empty: no link. */
+static struct slice link_source(struct slice input)
+{
+    struct json_iter it;
+    struct slice id, output, more;
+    if (json_kind(input) != JSON_ARRAY)
+        return SLICE_EMPTY;
+    json_iter_init(&it, input);
+    bool is_link = json_next(&it, NULL, &id) && json_kind(id) == JSON_STRING &&
+                   json_next(&it, NULL, &output) && json_kind(output) == JSON_NUMBER &&
+                   !json_next(&it, NULL, &more);
+    return is_link ? id : SLICE_EMPTY;
+}
+
+bool progress_heard_all(const struct progress *p, const struct prompt *prompt)
+{
+    struct json_iter it;
+    struct slice name, input;
+    for (unsigned i = 0; i < p->count; i++)
+        if (p->nodes[i].state != PROGRESS_DONE || p->nodes[i].cached)
+            return false;
+    bool *feeds = xcalloc(p->count, sizeof(*feeds));
+    for (unsigned i = 0; i < prompt->count; i++) {
+        json_iter_init(&it, prompt->nodes[i].inputs);
+        while (json_next(&it, &name, &input)) {
+            struct slice source = link_source(input);
+            int at = source.len > 0 ? progress_find(p, source) : -1;
+            if (at >= 0)
+                feeds[at] = true;
+        }
+    }
+    bool all = true;
+    for (unsigned i = 0; i < p->count; i++)
+        all = all && (feeds[i] || p->nodes[i].told);
+    free(feeds);
+    return all;
 }
 
 /* Which node of the prompt an output of an unknown id belongs to. */
@@ -483,6 +522,17 @@ static void render_number(struct buf *out, double value)
     }
 }
 
+static void render_file(const struct progress_file *file, bool first, struct buf *out)
+{
+    buf_adds(out, first ? "{\"filename\":" : ",{\"filename\":");
+    buf_adds(out, file->filename);
+    buf_adds(out, ",\"subfolder\":");
+    buf_adds(out, file->subfolder);
+    buf_adds(out, ",\"type\":");
+    buf_adds(out, file->type);
+    buf_adds(out, "}");
+}
+
 void progress_render_node(const struct progress_node *n, struct buf *out)
 {
     buf_add(out, n->id);
@@ -496,8 +546,7 @@ void progress_render_node(const struct progress_node *n, struct buf *out)
     buf_add_u64(out, n->updated_s);
     buf_adds(out, ",\"images\":[");
     for (unsigned i = 0; i < n->file_count; i++)
-        buf_addf(out, "%s{\"filename\":%s,\"subfolder\":%s,\"type\":%s}", i > 0 ? "," : "",
-                 n->files[i].filename, n->files[i].subfolder, n->files[i].type);
+        render_file(&n->files[i], i == 0, out);
     buf_adds(out, "]");
     if (n->texts != NULL) {
         buf_adds(out, ",\"text\":[");

@@ -33,6 +33,7 @@ struct progress_node {
     struct progress_file *files;
     unsigned file_count;
     bool cached;         /* it did not run: its outputs are those of an earlier run */
+    bool told;           /* EVENT_EXECUTED has come for it */
     char *texts;         /* elements of a JSON array, "" between brackets; NULL: none */
     size_t output_bytes; /* that its files and texts take of a record */
 };
@@ -68,6 +69,10 @@ bool progress_apply(struct progress *p, const struct event *e, uint64_t now_s);
  * are objects of a checked history entry. `success`: every node that was seen at work is done. */
 void progress_reconcile(struct progress *p, struct slice outputs, struct slice meta, bool success,
                         uint64_t now_s);
+
+/* Were all nodes seen at work, and was each that feeds no other told of when it was done? Then no
+ * message about the outputs is missing: nodes with outputs stand at the ends, as a rule. */
+bool progress_heard_all(const struct progress *p, const struct prompt *prompt);
 
 /* Position of a node by its token as any spelling of it, or -1. */
 int progress_find(const struct progress *p, struct slice id);

@@ -280,8 +280,11 @@ static void ws_reset_message(struct ws *ws)
 static void ws_on_message(struct ws *ws)
 {
     ws->in_message = false;
-    if (ws->skipping)
+    if (ws->skipping) {
+        if (ws->message_is_text && ws->events->on_skipped != NULL)
+            ws->events->on_skipped(ws);
         return;
+    }
     struct slice all = buf_slice(&ws->message);
     if (!ws->message_is_text)
         ws->events->on_binary(ws, all);

@@ -15,7 +15,8 @@ struct ws;
 struct ws_events {
     void (*on_text)(struct ws *ws, struct slice text); /* valid UTF-8 */
     void (*on_binary)(struct ws *ws, struct slice bytes);
-    void (*on_pong)(struct ws *ws);                       /* NULL allowed */
+    void (*on_skipped)(struct ws *ws); /* a text that was read past, see skip_oversize; or NULL */
+    void (*on_pong)(struct ws *ws);    /* NULL allowed */
     void (*on_output)(struct ws *ws, struct slice bytes); /* to be written to the peer, in order */
     /* The conversation is over: the peer's close code (1005: none given), or 1002, 1007, 1008,
      * 1009 for what the peer did wrong, 1013 when there is no room for its message at the moment.

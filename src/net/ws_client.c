@@ -222,6 +222,13 @@ static void client_on_binary(struct ws *ws, struct slice bytes)
         c->options.on_binary(c, bytes);
 }
 
+static void client_on_skipped(struct ws *ws)
+{
+    struct ws_client *c = ws_owner(ws);
+    if (c->state != CLIENT_OVER && c->options.on_skipped != NULL)
+        c->options.on_skipped(c);
+}
+
 static void client_on_output(struct ws *ws, struct slice bytes)
 {
     client_write(ws_owner(ws), bytes);
@@ -241,6 +248,7 @@ static void client_on_close(struct ws *ws, unsigned code, struct slice reason)
 static const struct ws_events client_ws_events = {
     .on_text = client_on_text,
     .on_binary = client_on_binary,
+    .on_skipped = client_on_skipped,
     .on_output = client_on_output,
     .on_close = client_on_close,
 };

@@ -24,6 +24,7 @@ struct ws_client_options {
     void (*on_open)(struct ws_client *c);
     void (*on_text)(struct ws_client *c, struct slice text);
     void (*on_binary)(struct ws_client *c, struct slice bytes);
+    void (*on_skipped)(struct ws_client *c); /* a text of more than message_max; or NULL */
     /* Once, whatever ends it: refused, handshake failed (err says which status), lost, closed in
      * form (err->code ERR_CLOSED). Nothing follows. The owner then frees it, also inside. */
     void (*on_end)(struct ws_client *c, const struct err *err);

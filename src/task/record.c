@@ -45,14 +45,20 @@ static void add_output(const struct task *t, unsigned index, struct buf *out)
     const struct task_output *o = &t->outputs[index];
     const struct progress_node *n = &t->progress.nodes[o->node];
     const struct progress_file *f = &n->files[o->file];
-    buf_addf(out, "%s{\"node_id\":%.*s,\"index\":%u,\"filename\":%s,\"subfolder\":%s,\"type\":%s",
-             index > 0 ? "," : "", SLICE_ARGS(n->id), index, f->filename, f->subfolder, f->type);
+    buf_adds(out, index > 0 ? ",{\"node_id\":" : "{\"node_id\":");
+    buf_add(out, n->id);
+    add_number(out, ",\"index\":", index);
+    add_text(out, ",\"filename\":", f->filename);
+    add_text(out, ",\"subfolder\":", f->subfolder);
+    add_text(out, ",\"type\":", f->type);
     buf_adds(out, ",\"media_type\":");
     buf_add_json_string(out, slice_of(o->media_type));
     buf_adds(out, ",\"etag\":");
     buf_add_json_string(out, slice_of(o->etag));
-    buf_addf(out, ",\"size\":%llu,\"url\":\"/api/tasks/%s/outputs/%u\"}",
-             (unsigned long long)o->size, t->id, index);
+    add_number(out, ",\"size\":", o->size);
+    add_text(out, ",\"url\":\"/api/tasks/", t->id);
+    add_number(out, "/outputs/", index);
+    buf_adds(out, "\"}");
 }
 
 static void add_outputs(const struct task *t, struct buf *out)
@@ -63,6 +69,25 @@ static void add_outputs(const struct task *t, struct buf *out)
     for (unsigned i = 0; i < count; i++)
         add_output(t, i, out);
     buf_adds(out, "]");
+}
+
+static void add_progress(const struct task *t, struct buf *out)
+{
+    double share = t->status == TASK_SUCCEEDED ? 1 : progress_share(&t->progress);
+    if (share > 0 && share < 1)
+        buf_addf(out, ",\"progress\":%.4g", share);
+    else
+        add_number(out, ",\"progress\":", share >= 1);
+}
+
+/* As task_nodes() has rendered them for somebody else, if it has. */
+static void add_nodes(const struct task *t, struct buf *out)
+{
+    buf_adds(out, ",\"nodes\":");
+    if (t->nodes_blob != NULL && t->nodes_rev == t->progress.rev)
+        buf_add(out, blob_slice(t->nodes_blob));
+    else
+        progress_render(&t->progress, out);
 }
 
 void record_render(const struct task *t, struct buf *out)
@@ -84,10 +109,7 @@ void record_render(const struct task *t, struct buf *out)
     add_phases(t, out);
     if (task_offers(t))
         buf_adds(out, ",\"offered\":true");
-    if (t->status == TASK_SUCCEEDED)
-        buf_adds(out, ",\"progress\":1");
-    else
-        buf_addf(out, ",\"progress\":%.4g", progress_share(&t->progress));
+    add_progress(t, out);
     buf_adds(out, ",\"error\":");
     if (t->failure != NULL)
         failure_render(t->failure, out);
@@ -98,7 +120,6 @@ void record_render(const struct task *t, struct buf *out)
     add_outputs(t, out);
     if (t->progress.truncated)
         buf_adds(out, ",\"truncated\":true");
-    buf_adds(out, ",\"nodes\":");
-    progress_render(&t->progress, out);
+    add_nodes(t, out);
     buf_adds(out, "}");
 }

@@ -471,6 +471,8 @@ static void task_run_step(struct task *t)
         task_finish(t, TASK_FAILED, f);
         return;
     }
+    if (task_settle_undoubted(t))
+        return;
     if (t->over || t->timer_fired) {
         t->timer_fired = false;
         task_look_start(t);
@@ -604,8 +606,10 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
     bool is_ours = take_failure == NULL || take_failure->code != FAILURE_SUPERSEDED;
     bool is_told =
         t->given ? task_is_known(t) : t->ops[TASK_OP_LOOK] > 0; /* or will be, just now */
-    if (is_told && is_ours && t->state != STATE_MIRROR)
+    if (is_told && is_ours && t->state != STATE_MIRROR) {
+        (void)task_nodes(t); /* the record of the end has the same */
         t->before = blob_ref(task_record(t));
+    }
     t->failure = take_failure;
     if (!t->id_known && (t->state == STATE_LOOKING || t->state == STATE_CANCELLING))
         task_hub_left_unknown(t->hub);
@@ -615,7 +619,7 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
         t->over_at = clock_mono_ms();
     if (t->req != NULL)
         comfy_request_cancel(t->req);
-    for (unsigned i = 0; t->heads != NULL && i < TASK_HEADS_MAX; i++)
+    for (unsigned i = 0; i < t->head_count; i++)
         comfy_request_cancel(&t->heads[i].req);
     task_set_status(t, status);
     if (is_ours)

@@ -28,7 +28,7 @@ bool task_try_again(struct task *t, const struct failure *why)
         inputs_cancel(t->inputs_job);
     if (t->req != NULL)
         comfy_request_cancel(t->req);
-    for (unsigned i = 0; t->heads != NULL && i < TASK_HEADS_MAX; i++)
+    for (unsigned i = 0; i < t->head_count; i++)
         comfy_request_cancel(&t->heads[i].req);
     return true;
 }
@@ -54,7 +54,7 @@ void task_begin_again(struct task *t)
     free(t->heads);
     t->outputs = NULL;
     t->heads = NULL;
-    t->output_count = t->output_next = 0;
+    t->output_count = t->output_next = t->head_count = 0;
     t->status = TASK_QUEUED;
     t->offered = t->taken = false;
     t->rev++;

@@ -44,8 +44,14 @@ void task_claim_document(const struct task *t, bool with_prompt, struct buf *out
     uuid_v4(nonce);
     buf_adds(out, "{\"claim\":{\"instance\":");
     buf_add_json_string(out, slice_of(task_hub_options(t->hub)->instance));
-    buf_addf(out, ",\"nonce\":\"%s\",\"at\":%llu},\"prompt_sha256\":\"%s\",\"seeds\":%s", nonce,
-             (unsigned long long)clock_wall_ms(), t->prompt.sha256, t->prompt.seeds.ptr);
+    buf_adds(out, ",\"nonce\":\"");
+    buf_adds(out, nonce);
+    buf_adds(out, "\",\"at\":");
+    buf_add_u64(out, clock_wall_ms());
+    buf_adds(out, "},\"prompt_sha256\":\"");
+    buf_adds(out, t->prompt.sha256);
+    buf_adds(out, "\",\"seeds\":");
+    buf_adds(out, t->prompt.seeds.ptr);
     if (with_prompt && t->prompt.text.len > 0) {
         buf_adds(out, ",\"prompt\":");
         buf_add(out, buf_slice(&t->prompt.text));

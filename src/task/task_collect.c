@@ -62,7 +62,7 @@ static void collect_on_head(struct comfy_request *r, const struct err *err)
 static void collect_ask(struct task *t)
 {
     struct comfy *c = task_hub_options(t->hub)->comfy;
-    for (unsigned i = 0; i < TASK_HEADS_MAX && t->output_next < t->output_count; i++) {
+    for (unsigned i = 0; i < t->head_count && t->output_next < t->output_count; i++) {
         struct task_head *head = &t->heads[i];
         if (head->req.busy)
             continue;
@@ -83,9 +83,8 @@ void task_collect_start(struct task *t)
     t->timer_fired = false;
     t->cancel_at = clock_mono_ms();
     list_outputs(t);
-    t->heads = xcalloc(TASK_HEADS_MAX, sizeof(*t->heads));
-    for (unsigned i = 0; i < TASK_HEADS_MAX; i++)
-        comfy_request_init(&t->heads[i].req);
+    t->head_count = t->output_count < TASK_HEADS_MAX ? t->output_count : TASK_HEADS_MAX;
+    t->heads = xcalloc(t->head_count, sizeof(*t->heads));
     collect_ask(t);
 }
 

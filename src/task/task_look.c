@@ -97,6 +97,13 @@ void task_settle(struct task *t, const struct history *h)
         task_settle_failure(t, task_node_failure(t, h->last));
 }
 
+bool task_settle_undoubted(struct task *t)
+{
+    const struct comfy *c = task_hub_options(t->hub)->comfy;
+    bool is_told = t->over && t->saw_success && t->link_no == comfy_link(c) && comfy_is_open(c);
+    return is_told && progress_heard_all(&t->progress, &t->prompt) && task_settle_by_news(t);
+}
+
 bool task_settle_by_news(struct task *t)
 {
     if (t->missed || !t->id_known || t->state >= STATE_COLLECTING)

@@ -146,7 +146,7 @@ struct task {
     struct task_output *outputs;
     unsigned output_count, output_next;
     struct task_head *heads;
-    unsigned heads_busy;
+    unsigned head_count, heads_busy;
     unsigned collect_tries;
     bool collect_again;
     bool collect_cached; /* what is missing was made by an earlier run: it can be made again */
@@ -236,6 +236,8 @@ void task_cancel_step(struct task *t);
 void task_settle(struct task *t, const struct history *h);
 /* What the socket told decides, if it told the end without a gap. */
 bool task_settle_by_news(struct task *t);
+/* The same as soon as the end is told, if it is a success of which the history knows no more. */
+bool task_settle_undoubted(struct task *t);
 struct failure *task_node_failure(struct task *t, struct slice data);
 uint64_t task_retry_ms(unsigned tries);
 /* What the next question goes out with; when it was answered, `answered` is set and task_step()

@@ -182,9 +182,10 @@ static void end_write(struct task *t)
 {
     struct store_op *op = task_op_new(t, TASK_OP_END, end_on_stored);
     op->deadline_ms = TASK_END_STORE_MS;
+    struct blob *nodes = task_nodes(t); /* first: the record takes them over */
     if ((t->given || !task_lease_holds(t)) && !t->end_created)
         (void)add_own(t, op, STORE_CREATE, "end", t->attempt, task_record(t));
-    (void)add_own(t, op, STORE_PUT, NULL, 0, task_nodes(t));
+    (void)add_own(t, op, STORE_PUT, NULL, 0, nodes);
     add_own(t, op, STORE_PUT, "task", 0, task_record(t))->durable = true;
     task_op_run(op);
 }

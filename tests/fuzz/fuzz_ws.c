@@ -39,6 +39,11 @@ static void on_binary(struct ws *ws, struct slice bytes)
     tell(ws, "binary", bytes);
 }
 
+static void on_skipped(struct ws *ws)
+{
+    tell(ws, "skipped", SLICE_EMPTY);
+}
+
 static void on_pong(struct ws *ws)
 {
     tell(ws, "pong", SLICE_EMPTY);
@@ -60,7 +65,8 @@ static void on_close(struct ws *ws, unsigned code, struct slice reason)
     side->closed = true;
 }
 
-static const struct ws_events events = {on_text, on_binary, on_pong, on_output, on_close};
+static const struct ws_events events = {on_text, on_binary, on_skipped,
+                                        on_pong, on_output, on_close};
 
 /* `cuts` decides where the pieces end; 0: nowhere. */
 static void run(struct side *side, unsigned mode, struct slice bytes, unsigned cuts)
@@ -132,8 +138,10 @@ static void end_on_close(struct ws *ws, unsigned code, struct slice reason)
 
 static void end_open(struct end *e, enum ws_role role)
 {
-    static const struct ws_events end_events = {end_on_text, end_on_binary, NULL, end_on_output,
-                                                end_on_close};
+    static const struct ws_events end_events = {.on_text = end_on_text,
+                                                .on_binary = end_on_binary,
+                                                .on_output = end_on_output,
+                                                .on_close = end_on_close};
     struct ws_options options = {
         .role = role, .message_max = MESSAGE_MAX, .frames_max = FRAMES_MAX};
     *e = (struct end){.messages = 0};

@@ -186,7 +186,7 @@ WRONG_HISTORY = [
 def test_history_is_wrong_for_a_while(both):
     agent = both.agent()
     for n, rule in enumerate(WRONG_HISTORY):
-        agent.comfy.control({**HISTORY, **rule})
+        agent.comfy.control({**HISTORY, **rule}, {"at": "ws", "type": "execution_success", "do": "lose"})
         picture(agent.run(blue(n), f"t{n}"), rule)
         agent.comfy.control({**HISTORY, **rule})
         reply = agent.run({"1": node("TestRaise", message="no", kind="ValueError")}, f"u{n}")

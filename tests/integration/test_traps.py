@@ -120,6 +120,21 @@ def test_02_a_custom_nodes_own_messages(both):
     assert agent.comfy.state()["ws"]["opened"] == 1
 
 
+def test_02_a_message_too_large_to_keep(both):
+    """2. It is read past, and may have told of an output."""
+    agent = both.agent()
+    agent.run(blue("first"), "first")
+    (picture,) = agent.record("first").json["outputs"]
+    told = {"images": [{key: picture[key] for key in ("filename", "subfolder", "type")}], "pad": ["x" * (9 << 20)]}
+    prompt = {"1": node("TestOutputs", json=json.dumps(told))}
+    assert len(images(agent.run(prompt, "t"))) == 1
+    agent.comfy.control({"at": "success", "do": "lose_entry"})
+    prompt["2"] = node("TestText", text="another prompt")
+    reply = agent.run(prompt, "gap")
+    assert (reply.status, reply.code) == (502, "prompt_lost"), reply
+    assert agent.comfy.state()["ws"]["opened"] == 1
+
+
 # --- 3, 4, 5: begin and end ------------------------------------------------------------------------
 
 
@@ -244,6 +259,31 @@ def test_06_lost_messages(both):
         images(reply)
         assert all(entry["value"] == entry["max"] > 0 for entry in reply.json.values()), reply
         agent.comfy.reset()
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_06_one_lost_name_of_an_output(both, lost):
+    """6. Nothing but the name of one of two outputs is missing."""
+    agent = both.agent()
+    agent.comfy.control({"at": "ws", "type": "executed", "do": "lose", "skip": lost})
+    prompt = blue()
+    prompt.update({"4": node("EmptyImage", width=8, height=8, batch_size=1, color=next(fresh)),
+                   "5": node("SaveImage", images=["4", 0], filename_prefix="another")})
+    assert len(images(agent.run(prompt, "t"))) == 2
+
+
+def test_06_without_any_doubt_the_history_is_not_asked(both):
+    """6. What the socket told in one piece is the end. What was not run, as far as is known, was perhaps not
+    told of either."""
+    agent = both.agent()
+
+    def asked():
+        return agent.comfy.state()["requests"].get("GET /history/*", 0)
+
+    images(agent.run(image_prompt(1), "first"))
+    assert asked() == 0
+    images(agent.run(image_prompt(1), "cached"))
+    assert asked() == 1
 
 
 def test_06_a_deaf_socket(both):

@@ -166,6 +166,39 @@ static void history_replaces_what_events_said_of_outputs(void **state)
     map_close(&m);
 }
 
+#define EXECUTED(n) "{\"type\":\"executed\",\"data\":{\"node\":\"" n "\",\"output\":null}}"
+#define SUCCESS     "{\"type\":\"execution_success\",\"data\":{}}"
+
+/* 1 feeds 2; 3 feeds nobody: a list of texts is no link. */
+static void what_may_be_missing_is_known(void **state)
+{
+    (void)state;
+    static const struct {
+        bool heard_all;
+        const char *messages[6];
+    } cases[] = {
+        {true, {EXECUTING("1"), EXECUTING("2"), EXECUTED("2"), EXECUTING("3"), EXECUTED("3")}},
+        {true, {EXECUTING("3"), EXECUTED("3"), EXECUTING("1"), EXECUTING("2"), EXECUTED("2")}},
+        {false, {EXECUTING("1"), EXECUTING("2"), EXECUTED("2"), EXECUTING("3")}},
+        {false, {EXECUTING("1"), EXECUTING("2"), EXECUTING("3"), EXECUTED("3")}},
+        {false, {EXECUTING("2"), EXECUTED("2"), EXECUTING("3"), EXECUTED("3")}},
+        {false,
+         {"{\"type\":\"execution_cached\",\"data\":{\"nodes\":[\"1\"]}}", EXECUTING("2"),
+          EXECUTED("2"), EXECUTING("3"), EXECUTED("3")}},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct map m;
+        map_open(&m, "{\"1\":" NODE ",\"2\":{\"class_type\":\"B\",\"inputs\":{\"from\":[\"1\",0]}},"
+                     "\"3\":{\"class_type\":\"C\",\"inputs\":{\"of\":[\"3\",\"3\"],\"to\":[\"3\"],"
+                     "\"and\":[\"3\",0,1],\"n\":3}}}");
+        for (unsigned k = 0; k < ARRAY_LEN(cases[i].messages) && cases[i].messages[k] != NULL; k++)
+            (void)apply(&m, cases[i].messages[k]);
+        (void)apply(&m, SUCCESS);
+        assert_int_equal(progress_heard_all(&m.progress, &m.prompt), cases[i].heard_all);
+        map_close(&m);
+    }
+}
+
 static void ids_are_the_same_in_any_spelling(void **state)
 {
     (void)state;
@@ -248,6 +281,7 @@ int main(void)
         cmocka_unit_test(outputs_of_any_key_and_texts_are_kept),
         cmocka_unit_test(outputs_are_kept_up_to_a_bound_and_that_there_were_more_is_told),
         cmocka_unit_test(history_replaces_what_events_said_of_outputs),
+        cmocka_unit_test(what_may_be_missing_is_known),
         cmocka_unit_test(ids_are_the_same_in_any_spelling),
         cmocka_unit_test(a_node_map_can_be_read_back),
         cmocka_unit_test(an_event_costs_the_same_at_any_number_of_nodes),

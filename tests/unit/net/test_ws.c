@@ -55,6 +55,13 @@ static void on_binary(struct ws *ws, struct slice bytes)
     free_if_wanted(side);
 }
 
+static void on_skipped(struct ws *ws)
+{
+    struct side *side = ws_owner(ws);
+    buf_addf(&side->told, "skipped ");
+    free_if_wanted(side);
+}
+
 static void on_pong(struct ws *ws)
 {
     struct side *side = ws_owner(ws);
@@ -77,7 +84,8 @@ static void on_close(struct ws *ws, unsigned code, struct slice reason)
     free_if_wanted(side);
 }
 
-static const struct ws_events events = {on_text, on_binary, on_pong, on_output, on_close};
+static const struct ws_events events = {on_text, on_binary, on_skipped,
+                                        on_pong, on_output, on_close};
 
 static void side_open(struct side *side, enum ws_role role, bool skip)
 {
@@ -348,8 +356,9 @@ static void test_oversize(void **state)
     add_frame(&frames, 0x01, 600); /* too large together, and by frames that each fit */
     add_frame(&frames, 0x00, 600);
     add_frame(&frames, 0x80, 600);
+    add_frame(&frames, 0x82, 1001); /* no news */
     buf_add(&frames, SLICE("\x82\x01x"));
-    check_frames(buf_slice(&frames), true, "text#1000 binary#1 ");
+    check_frames(buf_slice(&frames), true, "text#1000 skipped skipped binary#1 ");
     check_frames(buf_slice(&frames), false, "text#1000 close:1009:message too big ");
     buf_done(&frames);
 }
