@@ -99,20 +99,28 @@ char *xstrdup(const char *s)
     return or_abort(strdup(s));
 }
 
-/* As FNV-1a, but eight bytes at a time. */
+/* The whole product of two words, folded: each bit of either reaches all of the result. */
+static uint64_t hash_mix(uint64_t a, uint64_t b)
+{
+    __extension__ typedef unsigned __int128 product;
+    product p = (product)a * b;
+    return (uint64_t)p ^ (uint64_t)(p >> 64);
+}
+
 uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t len)
 {
+    static const uint64_t odd[] = {0x9e3779b97f4a7c15u, 0xff51afd7ed558ccdu};
     const unsigned char *at = bytes;
-    uint64_t hash = seed ^ len ^ 0x9e3779b97f4a7c15u;
-    uint64_t word;
-    for (; len >= sizeof(word); at += sizeof(word), len -= sizeof(word)) {
-        memcpy(&word, at, sizeof(word));
-        hash = (hash ^ word) * 0xff51afd7ed558ccdu;
-        hash ^= hash >> 32;
+    uint64_t hash = hash_mix(seed ^ odd[0], len ^ odd[1]);
+    for (size_t left = len; left > 0;) {
+        uint64_t word = 0;
+        size_t n = left < sizeof(word) ? left : sizeof(word);
+        memcpy(&word, at, n);
+        hash = hash_mix(hash ^ word, odd[1]);
+        at += n;
+        left -= n;
     }
-    for (; len > 0; at++, len--)
-        hash = (hash ^ *at) * 0x100000001b3u;
-    return hash ^ (hash >> 29);
+    return hash_mix(hash, odd[0]);
 }
 
 static uint64_t clock_ms(clockid_t id)

@@ -98,13 +98,12 @@ static void link_on_binary(struct ws_client *socket, struct slice bytes)
         c->options.on_event(c, &e);
 }
 
-/* Whose it was stands in it. */
 static void link_on_skipped(struct ws_client *socket)
 {
     struct comfy *c = ws_client_ctx(socket);
-    const struct event odd = {.type = EVENT_ODD};
+    const struct event gap = {.type = EVENT_GAP};
     if (c->state == COMFY_OPEN)
-        c->options.on_event(c, &odd);
+        c->options.on_event(c, &gap);
 }
 
 static void link_on_end(struct ws_client *socket, const struct err *err)

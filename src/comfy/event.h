@@ -14,6 +14,7 @@ enum event_type {
     EVENT_FOREIGN, /* a type not known to us that names no prompt: a custom node's own broadcast,
                       which may come from a thread that goes on whatever the prompt does */
     EVENT_ODD,     /* not understood: something may have been missed */
+    EVENT_GAP,     /* too large to be kept: nobody knows what it told, or of which prompt */
     EVENT_STATUS,
     EVENT_START,
     EVENT_CACHED,    /* nodes */

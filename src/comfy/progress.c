@@ -249,6 +249,7 @@ static void node_start(struct progress *p, struct progress_node *n, uint64_t now
         p->done--;
     n->state = PROGRESS_RUNNING;
     n->cached = false;
+    n->ran = true;
     if (n->start_s == 0)
         n->start_s = now_s;
     n->updated_s = now_s;
@@ -324,6 +325,7 @@ static bool apply_executed(struct progress *p, const struct event *e, uint64_t n
     struct progress_node *n = node_of(p, e->node, e->display_node);
     if (n == NULL)
         return false;
+    n->retold = n->told;
     n->told = true;
     if (e->output.len > 0)
         node_add_output(p, n, e->output);
@@ -393,7 +395,7 @@ bool progress_heard_all(const struct progress *p, const struct prompt *prompt)
     struct json_iter it;
     struct slice name, input;
     for (unsigned i = 0; i < p->count; i++)
-        if (p->nodes[i].state != PROGRESS_DONE || p->nodes[i].cached)
+        if (p->nodes[i].state != PROGRESS_DONE || !p->nodes[i].ran || p->nodes[i].retold)
             return false;
     bool *feeds = xcalloc(p->count, sizeof(*feeds));
     for (unsigned i = 0; i < prompt->count; i++) {

@@ -33,7 +33,8 @@ struct progress_node {
     struct progress_file *files;
     unsigned file_count;
     bool cached;         /* it did not run: its outputs are those of an earlier run */
-    bool told;           /* EVENT_EXECUTED has come for it */
+    bool ran;            /* it was seen at work */
+    bool told, retold;   /* EVENT_EXECUTED has come for it; and again */
     char *texts;         /* elements of a JSON array, "" between brackets; NULL: none */
     size_t output_bytes; /* that its files and texts take of a record */
 };
@@ -70,8 +71,8 @@ bool progress_apply(struct progress *p, const struct event *e, uint64_t now_s);
 void progress_reconcile(struct progress *p, struct slice outputs, struct slice meta, bool success,
                         uint64_t now_s);
 
-/* Were all nodes seen at work, and was each that feeds no other told of when it was done? Then no
- * message about the outputs is missing: nodes with outputs stand at the ends, as a rule. */
+/* Was each node seen at work, and did each that feeds no other tell once what came of it? Then
+ * nothing speaks for a lost message about an output: as a rule outputs stand at the ends. */
 bool progress_heard_all(const struct progress *p, const struct prompt *prompt);
 
 /* Position of a node by its token as any spelling of it, or -1. */

@@ -26,7 +26,7 @@ struct ws_events {
 struct ws_options {
     enum ws_role role;
     size_t message_max;    /* beyond: a text or binary message is refused with 1009 … */
-    bool skip_oversize;    /* … or, for a peer whose messages we can do without, read past */
+    bool skip_oversize;    /* … or, for a peer whose other messages are worth more, read past */
     unsigned frames_max;   /* of one message; beyond: 1008 */
     struct budget *budget; /* of messages that are being read; beyond: 1013; or NULL */
 };

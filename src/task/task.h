@@ -115,8 +115,8 @@ unsigned task_outputs(const struct task *t, const struct task_output **ret);
 bool task_saw_outputs(const struct task *t);
 bool task_has_watch(const struct task *t);
 
-/* The node map and the whole record as JSON; rendered at most once per revision. Borrowed until the
- * next call for this task. */
+/* The node map and the whole record as JSON. Borrowed until the loop's next turn: what was rendered
+ * may be given to the store. Two renderings of one revision differ in the phases at most. */
 struct blob *task_nodes(struct task *t);
 struct blob *task_record(struct task *t);
 

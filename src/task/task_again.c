@@ -38,7 +38,7 @@ void task_begin_again(struct task *t)
     task_show_prompt(t);
     blob_unref(t->source); /* what it was a view of */
     t->source = NULL;
-    t->over = t->saw_success = t->missed = t->guessed = t->id_known = false;
+    t->over = t->saw_success = t->missed = t->gap = t->guessed = t->id_known = false;
     t->answered = t->post_lost = t->timer_fired = false;
     t->prompt_id[0] = '\0';
     t->submits = t->look_tries = t->collect_tries = 0;

@@ -51,7 +51,7 @@ void task_claim_document(const struct task *t, bool with_prompt, struct buf *out
     buf_adds(out, "},\"prompt_sha256\":\"");
     buf_adds(out, t->prompt.sha256);
     buf_adds(out, "\",\"seeds\":");
-    buf_adds(out, t->prompt.seeds.ptr);
+    buf_add(out, buf_slice(&t->prompt.seeds));
     if (with_prompt && t->prompt.text.len > 0) {
         buf_adds(out, ",\"prompt\":");
         buf_add(out, buf_slice(&t->prompt.text));

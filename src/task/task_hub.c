@@ -654,8 +654,18 @@ static struct task *hub_adopt(struct task_hub *h, const struct event *e)
     return NULL;
 }
 
+static void hub_note_gap(struct task_hub *h)
+{
+    LIST_FOREACH (node, &h->list[PLACE_ACTIVE])
+        CONTAINER_OF(node, struct task, link)->gap = true;
+}
+
 void task_hub_on_event(struct task_hub *h, const struct event *e)
 {
+    if (e->type == EVENT_GAP) {
+        hub_note_gap(h);
+        return;
+    }
     if (e->prompt_id.len > 0) {
         struct task *t = hub_task_of(h, e->prompt_id);
         if (t == NULL)

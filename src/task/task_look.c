@@ -106,7 +106,7 @@ bool task_settle_undoubted(struct task *t)
 
 bool task_settle_by_news(struct task *t)
 {
-    if (t->missed || !t->id_known || t->state >= STATE_COLLECTING)
+    if (t->missed || t->gap || !t->id_known || t->state >= STATE_COLLECTING)
         return false;
     if (t->saw_success) {
         task_settle_success(t);

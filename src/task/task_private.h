@@ -124,7 +124,8 @@ struct task {
     /* facts */
     bool over;        /* executing null was seen */
     bool saw_success; /* execution_success was seen */
-    bool missed;      /* a message may have been lost */
+    bool missed;      /* a message may have been lost: it is looked for sooner than else */
+    bool gap; /* one was too large to be kept: no reason to look, but what was told is not all */
     bool timer_fired, answered;
     bool post_lost;        /* POST /prompt ended without any answer */
     struct failure *doubt; /* what to say if the prompt cannot be found after an odd answer */
@@ -137,7 +138,7 @@ struct task {
     unsigned inputs_tries;
     bool requeue; /* nothing of it had reached ComfyUI: the attempt begins again */
 
-    struct comfy_request *req; /* NULL: nothing was asked since it runs; see task_ask() */
+    struct comfy_request *req; /* NULL: nothing is asked, and no answer is of use; task_ask() */
     enum look_step look;
     enum cancel_step cancel;
     unsigned look_tries;

@@ -59,6 +59,10 @@ static struct store_doc *add_own(const struct task *t, struct store_op *op, enum
 
 static void first_on_done(struct task *t, struct store_op *op)
 {
+    if (!t->given) { /* it was for this operation alone */
+        blob_unref(t->before);
+        t->before = NULL;
+    }
     if (op->doc[op->n - 1].result == ERR_OK && t->verified_at < op->started_ms)
         t->verified_at = op->started_ms;
     else
@@ -78,11 +82,12 @@ static struct blob *make_first_record(struct task *t)
 void task_store_first(struct task *t)
 {
     struct store_op *op = task_op_new(t, TASK_OP_LOOK, first_on_done);
-    bool large = task_prompt_is_large(t);
-    struct blob *prompt = large ? task_claim_prompt(t) : NULL;
+    /* Inputs that are fetched change it, perhaps before this is written: it is kept as it came. */
+    bool at_once = task_prompt_is_large(t) || inputs_are_there(&t->prompt);
+    struct blob *prompt = at_once ? task_claim_prompt(t) : NULL;
     t->state = STATE_WAITING;
     task_store_begin(t);
-    if (!large)
+    if (!at_once)
         task_op_add_made(op, STORE_PUT, "prompt", 0, task_make_small_prompt);
     else if (prompt != NULL)
         task_op_add_prompt(op, t, prompt);

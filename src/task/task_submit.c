@@ -60,7 +60,7 @@ void task_submit(struct task *t)
     t->id_known = comfy_takes_ids(c);
     t->state = STATE_SUBMITTING;
     t->submits++;
-    t->over = t->saw_success = t->missed = false;
+    t->over = t->saw_success = t->missed = t->gap = false;
     t->link_no = comfy_link(c);
     t->submitted_at = t->news_at = clock_mono_ms();
     struct comfy_request *r = task_ask(t);

@@ -16,6 +16,7 @@ import pytest
 from world import ask, image_prompt, later, node, running, until
 
 POST = {"at": "http", "route": "POST /prompt"}
+DOUBT = {"at": "ws", "type": "executing", "do": "lose"}  # not a gap, but reason to ask the history
 HISTORY = {"at": "http", "route": "GET /history/*"}
 QUEUE = {"at": "http", "route": "GET /queue"}
 NOISE = "\x00\x01 no JSON"
@@ -197,7 +198,7 @@ def test_history_is_wrong_for_a_while(both):
 def test_history_is_late(both):
     """The end was announced, the entry comes later: neither queue nor history knows the prompt meanwhile."""
     agent = both.agent()
-    agent.comfy.control({"at": "success", "do": "delay_entry", "ms": 300})
+    agent.comfy.control({"at": "success", "do": "delay_entry", "ms": 300}, DOUBT)
     picture(agent.run(blue(), "t"))
     assert len(agent.comfy.prompts) == 1
 
@@ -205,7 +206,7 @@ def test_history_is_late(both):
 def test_history_is_lost(both):
     """What the socket told in one piece is as good; with a gap in it, the prompt is lost, not successful."""
     agent = both.agent()
-    agent.comfy.control({"at": "success", "do": "lose_entry"})
+    agent.comfy.control({"at": "success", "do": "lose_entry"}, DOUBT)
     picture(agent.run(blue(), "told"))
     agent.comfy.control({"at": "success", "do": "lose_entry"})
     reply = agent.run({"1": node("TestRaise", message="no", kind="ValueError")}, "raised")

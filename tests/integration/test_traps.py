@@ -261,6 +261,13 @@ def test_06_lost_messages(both):
         agent.comfy.reset()
 
 
+def test_06_a_message_twice(both):
+    """6. One that names outputs comes again: they are not there twice."""
+    agent = both.agent()
+    agent.comfy.control({"at": "ws", "type": "executed", "do": "repeat", "times": 0})
+    assert len(images(agent.run(image_prompt(1), "t"))) == 1
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_06_one_lost_name_of_an_output(both, lost):
     """6. Nothing but the name of one of two outputs is missing."""

@@ -83,7 +83,7 @@ def test_what_one_instance_answered_the_other_does_not_deny(world):
 
 def test_what_was_told_is_not_taken_back_while_others_poll(world):
     comfy, agents = two_agents(world)
-    first = later(agents[0].run, steps_prompt(100), "t")
+    first = later(agents[0].run, steps_prompt(300, 10), "t")
     until("the task to run", lambda: running(agents[1], "t"))
     over = threading.Event()
 
@@ -91,7 +91,7 @@ def test_what_was_told_is_not_taken_back_while_others_poll(world):
         while not over.is_set():
             agents[1].record("t")
 
-    pollers = [later(poll) for _ in range(2)]
+    pollers = [later(poll) for _ in range(3)]
     told = agents[1].record("t")
     while told.json["status"] == "running":
         told = agents[1].get("/api/tasks/t?wait=30", **{"if-none-match": told.headers["etag"]})
