@@ -164,14 +164,22 @@ static void look_still_there(struct task *t, enum queue_place place)
         t->news_at = clock_mono_ms(); /* others run; that is no silence of ours */
 }
 
+/* Our own id tells: the request was lost on its way. */
+static bool look_shows_never_taken(const struct task *t)
+{
+    return t->post_lost && t->id_known && t->status == TASK_PREPARING &&
+           t->submits < TASK_SUBMITS_MAX && t->wish == NULL;
+}
+
 static void look_absent(struct task *t)
 {
     if (task_settle_by_news(t))
         return;
-    if (t->post_lost && t->id_known && t->status == TASK_PREPARING &&
-        t->submits < TASK_SUBMITS_MAX && t->wish == NULL &&
-        comfy_is_open(task_hub_options(t->hub)->comfy)) {
-        task_submit(t); /* it was never taken */
+    if (look_shows_never_taken(t)) {
+        if (comfy_is_open(task_hub_options(t->hub)->comfy))
+            task_submit(t);
+        else
+            look_failed(t, "its WebSocket does not open"); /* which looks again */
         return;
     }
     if (t->doubt != NULL) {

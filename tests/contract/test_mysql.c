@@ -410,18 +410,21 @@ static unsigned put_until_connects(unsigned count)
 
 static void kill_all(void);
 
-/* The pause is for those that are not given. */
+/* The pause is for those that are not given. A busy machine may take as long, but not each time. */
 static void the_one_connection_that_is_given_is_back_at_once(void **state)
 {
-    uint64_t began;
+    uint64_t took = UINT64_MAX;
     (void)state;
     reopen("comfy?create=1&ttl=0");
     (void)say("ALTER USER comfy@'%' WITH MAX_USER_CONNECTIONS 1");
     (void)put_until_connects(put_until_connects(0) + 6);
-    kill_all();
-    began = clock_mono_ms();
-    assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
-    assert_true(clock_mono_ms() - began < 1200); /* of at least 1600 */
+    for (unsigned i = 0; i < 3 && took >= 1200; i++) { /* of at least 1600 */
+        kill_all();
+        uint64_t began = clock_mono_ms();
+        assert_int_equal(ask_put(&f, s, "k", "1"), ERR_OK);
+        took = clock_mono_ms() - began;
+    }
+    assert_true(took < 1200);
     (void)say("ALTER USER comfy@'%' WITH MAX_USER_CONNECTIONS 0");
 }
 

@@ -2,13 +2,14 @@
 the caller, in the record and in the store, is one and the same, and it is what happened. (That a second
 attempt succeeds whenever it dies is in test_misbehaving.py.)"""
 
+import json
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from world import image_prompt, node, until
+from world import image_prompt, later, node, until
 
 MOMENTS = ["prompt_received", "before_reply", "node", "progress", "executed", "success", "history"]
 SECONDS = 20  # from the death to the answer: a restart takes less than one
@@ -79,3 +80,19 @@ def test_two_in_its_hands_and_one_waiting(both):
     attempts = [check_told_and_stored_alike(both, agent, f"t{n}", reply)["attempt"]
                 for n, reply in enumerate(replies)]
     assert sorted(attempts) == [1, 2, 2]
+
+
+def test_a_prompt_that_never_reached_an_attached_comfyui_is_sent_again(world):
+    """It is killed with the request in its hands, and its successor answers for a second before its socket opens."""
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url)
+    comfy.control({"at": "prompt_received", "do": "hold"})
+    reply = later(agent.run, image_prompt(), "t")
+    comfy.await_hold("prompt_received")
+    comfy.process.signal(signal.SIGKILL)
+    comfy.process.wait()
+    slow = [{"at": "http", "route": "GET /ws", "do": "sleep", "ms": 1000}]
+    successor = world.comfyui(env={"STANDIN_MISBEHAVE": json.dumps(slow)}, port=comfy.port)
+    assert reply.result().status == 200, reply.result()
+    assert agent.record("t").json["attempt"] == 1
+    assert len(successor.prompts) == 1
