@@ -8,12 +8,12 @@ static const char hex_upper[] = "0123456789ABCDEF";
 
 /* --- header lists ---------------------------------------------------------------------------- */
 
+/* Letters, digits and !#$%&'*+-.^_`|~ as bits: RFC 9110, 5.6.2. */
 bool http_is_token_char(char c)
 {
-    static const char others[] = "!#$%&'*+-.^_`|~";
-    if ((c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9'))
-        return true;
-    return c != '\0' && strchr(others, c) != NULL;
+    static const uint64_t tokens[] = {0x03ff6cfa00000000u, 0x57ffffffc7fffffeu};
+    unsigned char u = (unsigned char)c;
+    return u < 128 && (tokens[u / 64] >> (u % 64) & 1) != 0;
 }
 
 static bool is_token(struct slice s)
@@ -30,12 +30,26 @@ bool http_is_value_char(char c)
     return (u >= ' ' && u != 0x7f) || u == '\t';
 }
 
-static bool is_value(struct slice s)
+/* Has one of eight bytes a value below n, at most 128? */
+static bool has_below(uint64_t bytes, uint64_t n)
 {
-    for (size_t i = 0; i < s.len; i++)
-        if (!http_is_value_char(s.ptr[i]))
-            return false;
-    return true;
+    const uint64_t each = 0x0101010101010101u;
+    return ((bytes - each * n) & ~bytes & each * 0x80) != 0;
+}
+
+size_t http_value_span(struct slice s)
+{
+    const uint64_t deletes = 0x7f7f7f7f7f7f7f7fu;
+    size_t at = 0;
+    for (; s.len - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
+        uint64_t eight;
+        memcpy(&eight, s.ptr + at, sizeof(eight));
+        if (has_below(eight, ' ') || has_below(eight ^ deletes, 1))
+            break;
+    }
+    while (at < s.len && http_is_value_char(s.ptr[at]))
+        at++;
+    return at;
 }
 
 void http_headers_init(struct http_headers *h)
@@ -60,7 +74,7 @@ void http_headers_reset(struct http_headers *h)
 enum err_code http_headers_add(struct http_headers *h, struct slice name, struct slice value)
 {
     value = slice_trim(value);
-    if (!is_token(name) || !is_value(value))
+    if (!is_token(name) || http_value_span(value) < value.len)
         return ERR_INVALID;
     if (h->count == HTTP_HEADERS_MAX || name.len > HTTP_HEAD_MAX || value.len > HTTP_HEAD_MAX ||
         buf_reserve(&h->text, name.len + value.len) != ERR_OK)
@@ -97,6 +111,16 @@ static unsigned headers_find(const struct http_headers *h, struct slice name, un
     while (from < h->count && !slice_eq_nocase(http_headers_name(h, from), name))
         from++;
     return from;
+}
+
+void http_headers_write(const struct http_headers *h, struct buf *out)
+{
+    for (unsigned i = 0; i < h->count; i++) {
+        buf_add(out, http_headers_name(h, i));
+        buf_add(out, SLICE(": "));
+        buf_add(out, http_headers_value(h, i));
+        buf_add(out, SLICE("\r\n"));
+    }
 }
 
 bool http_headers_get(const struct http_headers *h, const char *name, struct slice *ret)

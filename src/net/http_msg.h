@@ -11,8 +11,9 @@ enum {
     HTTP_HEADERS_MAX = 100,
 };
 
-bool http_is_token_char(char c); /* of names */
-bool http_is_value_char(char c); /* no control characters but the tabulator */
+bool http_is_token_char(char c);        /* of names */
+bool http_is_value_char(char c);        /* no control characters but the tabulator */
+size_t http_value_span(struct slice s); /* so many of these it begins with */
 
 /* A header list owns its text: one buf, fields by offset, so that it can grow while it is read. */
 struct http_field {
@@ -33,6 +34,8 @@ enum err_code http_headers_add(struct http_headers *h, struct slice name,
                                struct slice value) MUST_CHECK;
 struct slice http_headers_name(const struct http_headers *h, unsigned i);
 struct slice http_headers_value(const struct http_headers *h, unsigned i);
+/* All as lines of a head. */
+void http_headers_write(const struct http_headers *h, struct buf *out);
 /* The first one of that name (any case); false if there is none. */
 bool http_headers_get(const struct http_headers *h, const char *name, struct slice *ret);
 unsigned http_headers_count(const struct http_headers *h, const char *name);

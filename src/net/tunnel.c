@@ -435,14 +435,11 @@ struct tunnels *tunnels_new(uv_loop_t *loop, const struct tunnels_options *optio
 
 static enum err_code tunnel_begin(struct tunnel *t, struct err *err)
 {
-    const struct http_headers *headers = t->ask.headers;
     enum err_code code =
         http_request_begin(&t->out, "GET", t->ask.target, t->owner->authority, err);
     if (code != ERR_OK)
         return code;
-    for (unsigned i = 0; i < headers->count; i++)
-        buf_addf(&t->out, "%.*s: %.*s\r\n", SLICE_ARGS(http_headers_name(headers, i)),
-                 SLICE_ARGS(http_headers_value(headers, i)));
+    http_headers_write(t->ask.headers, &t->out);
     buf_adds(&t->out, "Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     int rc = uv_tcp_connect(&t->connect, &t->tcp, (const struct sockaddr *)&t->owner->address,
                             tunnel_on_connected);

@@ -2,6 +2,26 @@
 #include "http_msg.h"
 #include "unit.h"
 
+static void each_byte_is_of_a_name_of_a_value_or_of_none(void **state)
+{
+    (void)state;
+    static const char others[] = "!#$%&'*+-.^_`|~";
+    for (unsigned byte = 0; byte < 256; byte++) {
+        char c = (char)byte;
+        bool alnum = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z');
+        assert_int_equal(http_is_token_char(c), alnum || (c != '\0' && strchr(others, c) != NULL));
+        assert_int_equal(http_is_value_char(c), c == '\t' || (byte >= ' ' && byte != 0x7f));
+        for (size_t at = 0; at < 20; at++) {
+            char text[20];
+            memset(text, (int)(0x20 + at * 11), sizeof(text));
+            text[at] = c;
+            size_t span = http_is_value_char(c) ? sizeof(text) : at;
+            assert_int_equal(http_value_span((struct slice){text, sizeof(text)}), span);
+            assert_int_equal(http_value_span((struct slice){text, at}), at);
+        }
+    }
+}
+
 static void headers_keep_order_and_find_in_any_case(void **state)
 {
     (void)state;
@@ -197,6 +217,7 @@ static void tables_have_answers_for_the_unknown(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(each_byte_is_of_a_name_of_a_value_or_of_none),
         cmocka_unit_test(headers_keep_order_and_find_in_any_case),
         cmocka_unit_test(headers_refuse_what_would_break_a_message),
         cmocka_unit_test(headers_are_bounded),
