@@ -112,15 +112,15 @@ uint64_t hash_bytes(uint64_t seed, const void *bytes, size_t len)
     static const uint64_t odd[] = {0x9e3779b97f4a7c15u, 0xff51afd7ed558ccdu};
     const unsigned char *at = bytes;
     uint64_t hash = hash_mix(seed ^ odd[0], len ^ odd[1]);
-    for (size_t left = len; left > 0;) {
-        uint64_t word = 0;
-        size_t n = left < sizeof(word) ? left : sizeof(word);
-        memcpy(&word, at, n);
+    uint64_t word;
+    for (; len >= sizeof(word); at += sizeof(word), len -= sizeof(word)) {
+        memcpy(&word, at, sizeof(word));
         hash = hash_mix(hash ^ word, odd[1]);
-        at += n;
-        left -= n;
     }
-    return hash_mix(hash, odd[0]);
+    word = 0;
+    if (len > 0)
+        memcpy(&word, at, len);
+    return hash_mix(hash_mix(hash ^ word, odd[1]), odd[0]);
 }
 
 static uint64_t clock_ms(clockid_t id)

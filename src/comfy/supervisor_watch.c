@@ -11,7 +11,7 @@
 
 enum {
     QUICK_PROBES_MS = 1000,     /* so long probe_ms; then every */
-    STARTING_PROBE_MS = 8,      /* which still sees the first answer within 10 ms */
+    STARTING_PROBE_MS = 3,      /* which still sees the first answer within 5 ms */
     ANSWER_PATIENCE_MS = 10000, /* for an answer while STARTING or away */
     WATCH_PATIENCE_MS = 60000,  /* while READY */
     PORT_PATIENCE_MS = 1000,    /* nobody refuses so long: somebody is there */

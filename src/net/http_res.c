@@ -54,7 +54,6 @@ struct res_shape {
     const struct http_headers *extra;
 };
 
-/* Decides the framing and returns the head. */
 static void res_add_length(struct buf *out, uint64_t length)
 {
     buf_adds(out, "content-length: ");
@@ -62,6 +61,7 @@ static void res_add_length(struct buf *out, uint64_t length)
     buf_adds(out, "\r\n");
 }
 
+/* Decides the framing and returns the head. */
 static struct slice res_head(struct http_req *req, const struct res_shape *shape)
 {
     struct http_conn *c = req->conn;

@@ -157,6 +157,7 @@ static void look_failed(struct task *t, const char *what)
 
 static void look_still_there(struct task *t, enum queue_place place)
 {
+    task_was_taken(t);
     t->state = STATE_RUNNING;
     t->over = false; /* whatever was taken for its end was not */
     t->look_ms = t->look_ms == 0 ? 1 : t->look_ms * 2;
@@ -164,7 +165,7 @@ static void look_still_there(struct task *t, enum queue_place place)
         t->news_at = clock_mono_ms(); /* others run; that is no silence of ours */
 }
 
-/* Our own id tells: the request was lost on its way. */
+/* Its id is ours, and nothing was ever seen of it: the request was lost on its way. */
 static bool look_shows_never_taken(const struct task *t)
 {
     return t->post_lost && t->id_known && t->status == TASK_PREPARING &&
@@ -175,11 +176,12 @@ static void look_absent(struct task *t)
 {
     if (task_settle_by_news(t))
         return;
-    if (look_shows_never_taken(t)) {
-        if (comfy_is_open(task_hub_options(t->hub)->comfy))
-            task_submit(t);
-        else
-            look_failed(t, "its WebSocket does not open"); /* which looks again */
+    if (look_shows_never_taken(t) && comfy_is_open(task_hub_options(t->hub)->comfy)) {
+        task_submit(t);
+        return;
+    }
+    if (look_shows_never_taken(t) && t->look_tries + 1 < TASK_LOOK_TRIES_MAX) {
+        look_failed(t, "its WebSocket is not open"); /* which looks again */
         return;
     }
     if (t->doubt != NULL) {

@@ -13,7 +13,7 @@ enum {
     TASK_LOOK_MAX_MS = 30000,
     TASK_DEAF_LOOK_MS = 250, /* the same when no news can come: the socket was replaced */
     TASK_DEAF_LOOK_MAX_MS = 2000,
-    TASK_LOOK_TRIES_MAX = 10, /* unusable answers in a row */
+    TASK_LOOK_TRIES_MAX = 10, /* in a row, of no use: odd answers, no socket to submit under */
     TASK_ANSWER_MS = 60000,   /* the HTTP client's bound for an answer to begin */
     TASK_RETRY_MS = 100,
     TASK_RETRY_MAX_MS = 5000,
@@ -228,6 +228,7 @@ void task_inputs_step(struct task *t);
 /* task_submit.c */
 void task_submit(struct task *t);
 void task_submit_step(struct task *t);
+void task_was_taken(struct task *t); /* ComfyUI has it, whatever was feared */
 
 /* task_look.c */
 void task_look_start(struct task *t);

@@ -189,8 +189,16 @@ static void task_answer_is_odd(struct task *t, enum failure_code code, const cha
     task_doubt(t, what);
 }
 
+void task_was_taken(struct task *t)
+{
+    failure_free(t->doubt);
+    t->doubt = NULL;
+    t->post_lost = false;
+}
+
 static void task_accepted(struct task *t)
 {
+    task_was_taken(t);
     t->state = STATE_RUNNING;
     t->news_at = clock_mono_ms();
     if (t->status == TASK_PREPARING)

@@ -124,6 +124,23 @@ def test_an_old_versions_event_names_the_prompt(both):
     assert len(agent.comfy.prompts) == 2
 
 
+def test_what_was_seen_in_the_queue_and_then_deleted_is_not_sent_again(world):
+    """The answer was lost, not the request: who deletes the prompt in ComfyUI has it deleted."""
+    comfy = world.comfyui()
+    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"}, {**POST, "do": "do_then_close", "skip": 1})
+    foreign = json.dumps({"prompt": {"1": node("TestSleep", ms=1, seed=9)}, "client_id": "somebody"})
+    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
+    comfy.await_hold("node")
+    agent = world.agent(url=comfy.url)
+    reply = later(agent.run, image_prompt(), "t")
+    until("it to be looked for", lambda: comfy.state()["requests"].get("GET /queue", 0) > 1)
+    (pending,) = json.loads(ask(comfy.port, "GET", "/queue").body)["queue_pending"]
+    ask(comfy.port, "POST", "/queue", json.dumps({"delete": [pending[1]]}))
+    assert (reply.result().status, reply.result().code) == (502, "prompt_lost"), reply.result()
+    assert len(comfy.prompts) == 2
+    comfy.release()
+
+
 def test_a_prompt_left_behind_is_not_taken_for_the_next(both):
     """An old version's prompt whose id was never told runs later, while the answer for the next is lost too:
     the result of the one is never given for the other."""

@@ -194,9 +194,11 @@ test('everything by the keyboard', async () => {
   assert.equal(await page.evaluate(() => document.activeElement.textContent), 'Skip to results');
   await page.getByLabel('What should be seen').focus();
   const interrupts = async () => (await world.standin('/standin/state')).interrupts.length;
-  const before = await interrupts();
+  const fired = async () => (await world.standin('/standin/state')).fired.length;
+  const [before, held] = [await interrupts(), await fired()];
   await world.hold('keys', {at: 'progress', class: 'KSampler', value: 10});
   await page.keyboard.press('Control+Enter');
+  await until('it to run', async () => await fired() > held);
   await card(page, 'live').getByRole('button', {name: 'Cancel'}).press('Enter');
   await until('ComfyUI to be told', async () => await interrupts() > before);
   await world.release('keys');
