@@ -113,14 +113,18 @@ static unsigned headers_find(const struct http_headers *h, struct slice name, un
     return from;
 }
 
+void http_headers_write_one(const struct http_headers *h, unsigned i, struct buf *out)
+{
+    buf_add(out, http_headers_name(h, i));
+    buf_add(out, SLICE(": "));
+    buf_add(out, http_headers_value(h, i));
+    buf_add(out, SLICE("\r\n"));
+}
+
 void http_headers_write(const struct http_headers *h, struct buf *out)
 {
-    for (unsigned i = 0; i < h->count; i++) {
-        buf_add(out, http_headers_name(h, i));
-        buf_add(out, SLICE(": "));
-        buf_add(out, http_headers_value(h, i));
-        buf_add(out, SLICE("\r\n"));
-    }
+    for (unsigned i = 0; i < h->count; i++)
+        http_headers_write_one(h, i, out);
 }
 
 bool http_headers_get(const struct http_headers *h, const char *name, struct slice *ret)

@@ -34,7 +34,8 @@ enum err_code http_headers_add(struct http_headers *h, struct slice name,
                                struct slice value) MUST_CHECK;
 struct slice http_headers_name(const struct http_headers *h, unsigned i);
 struct slice http_headers_value(const struct http_headers *h, unsigned i);
-/* All as lines of a head. */
+/* One, or all, as lines of a head. */
+void http_headers_write_one(const struct http_headers *h, unsigned i, struct buf *out);
 void http_headers_write(const struct http_headers *h, struct buf *out);
 /* The first one of that name (any case); false if there is none. */
 bool http_headers_get(const struct http_headers *h, const char *name, struct slice *ret);

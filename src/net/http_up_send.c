@@ -26,15 +26,9 @@ static bool is_ours(struct slice name)
 
 static void add_headers(struct buf *out, const struct http_headers *h)
 {
-    for (unsigned i = 0; i < h->count; i++) {
-        struct slice name = http_headers_name(h, i);
-        if (is_ours(name))
-            continue;
-        buf_add(out, name);
-        buf_add(out, SLICE(": "));
-        buf_add(out, http_headers_value(h, i));
-        buf_add(out, SLICE("\r\n"));
-    }
+    for (unsigned i = 0; i < h->count; i++)
+        if (!is_ours(http_headers_name(h, i)))
+            http_headers_write_one(h, i, out);
 }
 
 static void add_framing(struct buf *out, const struct http_call *call)

@@ -448,7 +448,7 @@ static enum task_status end_of(const struct failure *f)
     return failure_is_cancel(f->code) ? TASK_CANCELLED : TASK_FAILED;
 }
 
-static bool task_is_deaf(const struct task *t)
+bool task_is_deaf(const struct task *t)
 {
     struct comfy *c = task_hub_options(t->hub)->comfy;
     return !comfy_is_open(c) || comfy_link(c) != t->link_no;

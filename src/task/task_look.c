@@ -99,9 +99,8 @@ void task_settle(struct task *t, const struct history *h)
 
 bool task_settle_undoubted(struct task *t)
 {
-    const struct comfy *c = task_hub_options(t->hub)->comfy;
-    bool is_told = t->over && t->saw_success && t->link_no == comfy_link(c) && comfy_is_open(c);
-    return is_told && progress_heard_all(&t->progress, &t->prompt) && task_settle_by_news(t);
+    return t->over && t->saw_success && !task_is_deaf(t) &&
+           progress_heard_all(&t->progress, &t->prompt) && task_settle_by_news(t);
 }
 
 bool task_settle_by_news(struct task *t)

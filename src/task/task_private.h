@@ -24,7 +24,7 @@ enum {
     TASK_END_STORE_MS = 30000,
     TASK_LIVE_AFTER_MS = 200,
     TASK_CLAIM_MS = 10000, /* the store answers within this, or the task goes on without it */
-    TASK_CLAIM_PROMPT_MAX = 64 * 1024, /* a larger prompt gets a document of its own */
+    TASK_CLAIM_PROMPT_MAX = 64 * 1024, /* with all that came: a larger one has its own document */
     TASK_CLAIM_REST = 2048,            /* what is in such a document beside what callers sent */
     TASK_OFFER_PROMPT_MAX = 15 * 1024 * 1024,
     TASK_OFFER_KEEP_MS = 60000, /* a NAS that has not written the inputs by then is dead */
@@ -200,6 +200,7 @@ static inline bool task_awaits_id(const struct task *t)
 void task_set_text(char **text, struct slice to); /* a text of the task's, which has its memory */
 struct task *task_new(struct task_hub *h, struct task_spec *spec);
 void task_step(struct task *t);
+bool task_is_deaf(const struct task *t); /* no socket that its news would come to */
 void task_changed(struct task *t);
 void task_take_prompt(struct task *t, struct prompt *take_prompt); /* and forgets its own */
 /* Its progress is none yet, of the prompt's nodes, whose ids lie in the prompt's text. */

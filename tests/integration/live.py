@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import socket
-import time
 
 import websockets
 
@@ -117,7 +116,12 @@ def ws_request(path, first=None):
     if first is None:
         return head
     text = json.dumps(first).encode()
-    size = b"\xff" + len(text).to_bytes(8, "big") if len(text) > 125 else bytes([0x80 | len(text)])
+    if len(text) < 126:
+        size = bytes([0x80 | len(text)])
+    elif len(text) < 65536:  # a longer form than needed is refused
+        size = b"\xfe" + len(text).to_bytes(2, "big")
+    else:
+        size = b"\xff" + len(text).to_bytes(8, "big")
     return head + b"\x81" + size + b"\0\0\0\0" + text
 
 
@@ -125,11 +129,17 @@ def silent_ws(agent, prompt, query=""):
     return silent(agent, ws_request(f"/api/run/ws{query}", prompt))
 
 
-def each_costs(agent, clients, ask):
-    """Bytes of memory that each of so many clients costs while nothing happens; `ask` makes one."""
+def each_costs(agent, clients, ask, hears):
+    """Bytes of memory that each of so many clients costs when all have heard this; `ask` makes one."""
     before = memory(agent)
     there = [ask(number) for number in range(clients)]
-    time.sleep(1)
+    for client in there:
+        heard = b""
+        client.settimeout(PATIENCE)
+        while hears not in heard:
+            part = client.recv(4096)
+            assert part, heard
+            heard += part
     cost = (memory(agent) - before) / clients
     for client in there:
         client.close()

@@ -252,14 +252,15 @@ def test_a_comfyui_that_says_nothing_for_too_long_is_504_and_a_fresh_one(world):
     assert agent.comfy.state()["pid"] != pid
 
 
-def test_what_custom_nodes_tell_everybody_is_no_news_of_a_prompt_that_hangs(both):
+@pytest.mark.parametrize("pad", [0, 9 << 20], ids=["small", "too large to keep"])
+def test_what_custom_nodes_tell_everybody_is_no_news_of_a_prompt_that_hangs(both, pad):
     """As monitors of the GPU do, from threads of their own."""
     agent = both.agent(env={"STALL_TIMEOUT": "1s", "MAX_ATTEMPTS": "1"})
     run = later(agent.run, {"1": node("TestHang", ms=12_000)}, "t")
     until("the task to run", lambda: running(agent, "t"))
     while not run.done():
         for type_ in ("crystools.monitor", "status"):
-            text = json.dumps({"type": type_, "data": {"device_type": "cuda"}})
+            text = json.dumps({"type": type_, "data": {"device_type": "cuda", "pad": "x" * pad}})
             with contextlib.suppress(OSError):
                 agent.comfy.control({"at": "now", "do": "ws_text", "text": text})
         time.sleep(0.2)

@@ -475,8 +475,9 @@ def test_who_waits_costs_little_memory(world):
     """What everybody is counted with includes what the first ones cost once."""
     agent = world.agent(env={"MAX_QUEUE": "1000"})
     agent.run(image_prompt())
-    before = each_costs(agent, 200, lambda number: silent_ws(agent, None))
+    before = each_costs(agent, 200, lambda number: silent_ws(agent, None), b"101 ")
     assert before < 3 * 1024, before
     prompt = {"1": node("TestSleep", ms=60000), **{str(n): node("TestText", text="a" * 60) for n in range(2, 11)}}
-    waiting = each_costs(agent, 200, lambda number: silent_ws(agent, {**prompt, "11": node("TestText", text=number)}))
+    waiting = each_costs(agent, 200, lambda number: silent_ws(agent, {**prompt, "11": node("TestText", text=str(number))}),
+                         b'"type":"progress"')
     assert waiting < 12 * 1024, waiting

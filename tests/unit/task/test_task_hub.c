@@ -2,6 +2,7 @@
  * ComfyUI is never there. */
 #include "hub_room.h"
 #include "store_fake.h"
+#include "task_private.h"
 #include "unit.h"
 
 #include <stdio.h>
@@ -45,7 +46,7 @@ static void on_end(struct task_watch *w)
 }
 
 /* A task, watched. */
-static void create_task(struct room *r, bool given)
+static struct task *create_of(struct room *r, bool given, const char *text)
 {
     struct prompt prompt;
     struct prompt_fault fault;
@@ -53,13 +54,18 @@ static void create_task(struct room *r, bool given)
     struct task *t;
     bool joined;
     buf_init(&body, SIZE_MAX);
-    buf_adds(&body, "{\"1\":{\"class_type\":\"A\",\"inputs\":{}}}");
+    buf_adds(&body, text);
     assert_int_equal(prompt_parse(&prompt, &body, &fault), ERR_OK);
     struct task_spec spec = {.id = "t", .given = given, .request_id = "", .take_prompt = &prompt};
     assert_int_equal(task_hub_create(r->hub_room.hub, &spec, &t, &joined, NULL), ERR_OK);
     r->watch = (struct task_watch){.on_end = on_end, .ctx = r};
     task_watch_start(&r->watch, t);
-    task_unref(t);
+    return t;
+}
+
+static void create_task(struct room *r, bool given)
+{
+    task_unref(create_of(r, given, "{\"1\":{\"class_type\":\"A\",\"inputs\":{}}}"));
 }
 
 static void create(struct room *r)
@@ -149,19 +155,53 @@ static void test_the_end_of_a_drain_waits_for_the_store(void **state)
     loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
 }
 
+/* So many operations that the next one waits. */
+static void occupy_store(struct room *r, struct ask others[FAKE_PARALLEL])
+{
+    char key[8];
+    store_fake.hold = true;
+    for (unsigned i = 0; i < FAKE_PARALLEL; i++) {
+        others[i] = (struct ask){.done = false};
+        (void)snprintf(key, sizeof(key), "k%u", i);
+        ask_add(&others[i], STORE_GET, key, NULL);
+        ask_start(&others[i], r->hub_room.s);
+    }
+}
+
+/* Inputs that are fetched while the store is busy have become names by the time it writes. */
+static void test_a_prompt_is_kept_as_it_came(void **state)
+{
+#define LOADS(image) "{\"1\":{\"class_type\":\"LoadImage\",\"inputs\":{\"image\":\"" image "\"}}}"
+    struct room *r = *state;
+    struct ask others[FAKE_PARALLEL];
+    struct buf text;
+    occupy_store(r, others);
+    struct task *t = create_of(r, false, LOADS("data:image/png;base64,iVBORw0KGgo="));
+    buf_init(&text, SIZE_MAX);
+    buf_adds(&text, LOADS("name.png"));
+    assert_int_equal(prompt_set_text(&t->prompt, &text), ERR_OK); /* as task_inputs.c does */
+    task_show_prompt(t);
+    task_unref(t);
+    store_fake_finish_all();
+    turn(r);
+    assert_non_null(store_fake_value("t~prompt"));
+    assert_non_null(
+        strstr(store_fake_value("t~prompt"), LOADS("data:image/png;base64,iVBORw0KGgo=")));
+    for (unsigned i = 0; i < FAKE_PARALLEL; i++)
+        ask_done(&others[i]);
+    task_watch_stop(&r->watch);
+    task_hub_end_all(r->hub_room.hub);
+    task_hub_free(r->hub_room.hub, on_closed, &r->closed);
+    loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
+}
+
 /* The first record is made when it is written, which may be after the end has come. That is told by
  * the write behind it, which lasts. */
 static void test_a_first_record_that_waited_tells_no_end(void **state)
 {
     struct room *r = *state;
-    struct ask others[FAKE_PARALLEL] = {{.done = false}};
-    char key[8];
-    store_fake.hold = true;
-    for (unsigned i = 0; i < FAKE_PARALLEL; i++) {
-        (void)snprintf(key, sizeof(key), "k%u", i);
-        ask_add(&others[i], STORE_GET, key, NULL);
-        ask_start(&others[i], r->hub_room.s);
-    }
+    struct ask others[FAKE_PARALLEL];
+    occupy_store(r, others);
     create_task(r, false);
     turn(r);
     assert_null(strstr(store_fake.log, "put "));
@@ -193,6 +233,7 @@ int main(void)
         TEST(test_a_task_that_came_late_in_a_gap_is_not_old),
         TEST(test_the_end_of_a_drain_waits_for_the_store),
         TEST(test_a_first_record_that_waited_tells_no_end),
+        TEST(test_a_prompt_is_kept_as_it_came),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
