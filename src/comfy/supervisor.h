@@ -61,7 +61,7 @@ struct supervisor_options {
     const char *host;  /* in numbers */
     unsigned port;
     uint64_t startup_ms;
-    uint64_t probe_ms; /* between probes while STARTING */
+    uint64_t probe_ms; /* between probes while STARTING and nobody listens */
     uint64_t watch_ms; /* between probes while READY; attached: at most 3 s */
     uint64_t backoff_min_ms, backoff_max_ms;
     unsigned exits_max; /* in exits_window_ms; beyond: GAVE_UP */
@@ -74,7 +74,7 @@ struct supervisor_options {
     void *ctx;
 };
 #define SUPERVISOR_DEFAULTS                                                                        \
-    .startup_ms = 300000, .probe_ms = 5, .watch_ms = 5000, .backoff_min_ms = 1000,                 \
+    .startup_ms = 300000, .probe_ms = 3, .watch_ms = 5000, .backoff_min_ms = 1000,                 \
     .backoff_max_ms = 30000, .exits_max = 5, .exits_window_ms = 600000, .stop_int_ms = 5000,       \
     .stop_term_ms = 3000
 

@@ -1,17 +1,17 @@
 /* Which questions the supervisor asks in which state, and what the answers mean there.
  *
  * STARTING is asked often: a refusal costs a few microseconds, and whoever waits for ComfyUI waits
- * for this. READY is asked seldom, and silence is no answer: a ComfyUI in a long native call cannot
- * talk. Only that nobody listens any more, again and again, tells that a process which still lives
- * does not serve (its exit may be held up by a thread). An attached ComfyUI has no exit that we
- * could see: there every failure counts. */
+ * for this. Who answers, but not as ComfyUI does, is asked less often. READY is asked seldom, and
+ * silence is no answer: a ComfyUI in a long native call cannot talk. Only that nobody listens any
+ * more, again and again, tells that a process which still lives does not serve (its exit may be
+ * held up by a thread). An attached ComfyUI has no exit that we could see: there every failure
+ * counts. */
 #include "supervisor_private.h"
 
 #include <stdio.h>
 
 enum {
-    QUICK_PROBES_MS = 1000,     /* so long probe_ms; then every */
-    STARTING_PROBE_MS = 3,      /* which still sees the first answer within 5 ms */
+    ODD_PROBE_MIN_MS = 50,      /* STARTING, after an odd answer or none */
     ANSWER_PATIENCE_MS = 10000, /* for an answer while STARTING or away */
     WATCH_PATIENCE_MS = 60000,  /* while READY */
     PORT_PATIENCE_MS = 1000,    /* nobody refuses so long: somebody is there */
@@ -82,10 +82,12 @@ static void supervisor_on_watch(struct supervisor *s, enum probe_result result)
     probe_ask(s->probe, pause, WATCH_PATIENCE_MS);
 }
 
-static void supervisor_ask_again(struct supervisor *s)
+static void supervisor_ask_again(struct supervisor *s, enum probe_result result)
 {
-    bool quick = uv_now(s->loop) - s->began_at < QUICK_PROBES_MS;
-    probe_ask(s->probe, quick ? s->options.probe_ms : STARTING_PROBE_MS, ANSWER_PATIENCE_MS);
+    uint64_t pause = s->options.probe_ms;
+    if (result != PROBE_REFUSED && pause < ODD_PROBE_MIN_MS)
+        pause = ODD_PROBE_MIN_MS;
+    probe_ask(s->probe, pause, ANSWER_PATIENCE_MS);
 }
 
 void supervisor_on_probe(void *ctx, enum probe_result result, struct slice version)
@@ -100,7 +102,7 @@ void supervisor_on_probe(void *ctx, enum probe_result result, struct slice versi
         (void)snprintf(s->version, sizeof(s->version), "%.*s", SLICE_ARGS(version));
         supervisor_event(s, SUPERVISOR_ON_ANSWER);
     } else if (s->state == SUPERVISOR_STARTING) {
-        supervisor_ask_again(s);
+        supervisor_ask_again(s, result);
     } else {
         supervisor_ask_for_return(s);
     }

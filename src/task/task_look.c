@@ -175,12 +175,13 @@ static void look_absent(struct task *t)
 {
     if (task_settle_by_news(t))
         return;
-    if (look_shows_never_taken(t) && comfy_is_open(task_hub_options(t->hub)->comfy)) {
+    bool never_taken = look_shows_never_taken(t);
+    if (never_taken && comfy_is_open(task_hub_options(t->hub)->comfy)) {
         task_submit(t);
         return;
     }
-    if (look_shows_never_taken(t) && t->look_tries + 1 < TASK_LOOK_TRIES_MAX) {
-        look_failed(t, "its WebSocket is not open"); /* which looks again */
+    if (never_taken && t->look_tries + 1 < TASK_LOOK_TRIES_MAX) { /* else the doubt ends it */
+        look_failed(t, "its WebSocket is not open");
         return;
     }
     if (t->doubt != NULL) {

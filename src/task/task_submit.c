@@ -194,6 +194,8 @@ void task_was_taken(struct task *t)
     failure_free(t->doubt);
     t->doubt = NULL;
     t->post_lost = false;
+    if (t->status == TASK_PREPARING)
+        task_set_status(t, TASK_RUNNING);
 }
 
 static void task_accepted(struct task *t)
@@ -201,8 +203,6 @@ static void task_accepted(struct task *t)
     task_was_taken(t);
     t->state = STATE_RUNNING;
     t->news_at = clock_mono_ms();
-    if (t->status == TASK_PREPARING)
-        task_set_status(t, TASK_RUNNING);
 }
 
 void task_submit_step(struct task *t)

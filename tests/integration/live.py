@@ -97,7 +97,7 @@ class Events:
 
 
 def silent(agent, request):
-    """A client that asks and never reads; its kernel takes as little as it can."""
+    """A client that asks and reads nothing of itself; its kernel takes as little as it can."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     client.connect(("127.0.0.1", agent.port))

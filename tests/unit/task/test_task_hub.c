@@ -73,6 +73,13 @@ static void create(struct room *r)
     create_task(r, true);
 }
 
+static void end_hub(struct room *r)
+{
+    task_watch_stop(&r->watch);
+    task_hub_free(r->hub_room.hub, on_closed, &r->closed);
+    loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
+}
+
 static void close_hub(struct room *r)
 {
     task_hub_free(r->hub_room.hub, on_closed, &r->closed);
@@ -130,10 +137,8 @@ static void test_a_task_that_came_late_in_a_gap_is_not_old(void **state)
         uv_sleep(2);
     }
     assert_false(r->ended);
-    task_watch_stop(&r->watch);
     task_hub_end_all(r->hub_room.hub);
-    task_hub_free(r->hub_room.hub, on_closed, &r->closed);
-    loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
+    end_hub(r);
 }
 
 static void test_the_end_of_a_drain_waits_for_the_store(void **state)
@@ -150,9 +155,7 @@ static void test_the_end_of_a_drain_waits_for_the_store(void **state)
     loop_run_until(&r->hub_room.f, &r->drained, "the drain");
     assert_true(r->ended);
     assert_non_null(strstr(store_fake_value("t~task"), "\"stopping\""));
-    task_watch_stop(&r->watch);
-    task_hub_free(r->hub_room.hub, on_closed, &r->closed);
-    loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
+    end_hub(r);
 }
 
 /* So many operations that the next one waits. */
@@ -171,12 +174,13 @@ static void occupy_store(struct room *r, struct ask others[FAKE_PARALLEL])
 /* Inputs that are fetched while the store is busy have become names by the time it writes. */
 static void test_a_prompt_is_kept_as_it_came(void **state)
 {
+#define PIXEL        "data:image/png;base64,iVBORw0KGgo="
 #define LOADS(image) "{\"1\":{\"class_type\":\"LoadImage\",\"inputs\":{\"image\":\"" image "\"}}}"
     struct room *r = *state;
     struct ask others[FAKE_PARALLEL];
     struct buf text;
     occupy_store(r, others);
-    struct task *t = create_of(r, false, LOADS("data:image/png;base64,iVBORw0KGgo="));
+    struct task *t = create_of(r, false, LOADS(PIXEL));
     buf_init(&text, SIZE_MAX);
     buf_adds(&text, LOADS("name.png"));
     assert_int_equal(prompt_set_text(&t->prompt, &text), ERR_OK); /* as task_inputs.c does */
@@ -185,14 +189,11 @@ static void test_a_prompt_is_kept_as_it_came(void **state)
     store_fake_finish_all();
     turn(r);
     assert_non_null(store_fake_value("t~prompt"));
-    assert_non_null(
-        strstr(store_fake_value("t~prompt"), LOADS("data:image/png;base64,iVBORw0KGgo=")));
+    assert_non_null(strstr(store_fake_value("t~prompt"), LOADS(PIXEL)));
     for (unsigned i = 0; i < FAKE_PARALLEL; i++)
         ask_done(&others[i]);
-    task_watch_stop(&r->watch);
     task_hub_end_all(r->hub_room.hub);
-    task_hub_free(r->hub_room.hub, on_closed, &r->closed);
-    loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
+    end_hub(r);
 }
 
 /* The first record is made when it is written, which may be after the end has come. That is told by
@@ -217,9 +218,7 @@ static void test_a_first_record_that_waited_tells_no_end(void **state)
     assert_non_null(strstr(store_fake_value("t~task"), "\"stopping\""));
     for (unsigned i = 0; i < FAKE_PARALLEL; i++)
         ask_done(&others[i]);
-    task_watch_stop(&r->watch);
-    task_hub_free(r->hub_room.hub, on_closed, &r->closed);
-    loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
+    end_hub(r);
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
