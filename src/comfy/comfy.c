@@ -115,6 +115,27 @@ struct buf comfy_request_take_body(struct comfy_request *r)
     return body;
 }
 
+/* 206 whose "bytes 0-16383/1048576" tells of what has come says what 200 would, and is called so.
+ */
+static void request_settle_part(struct comfy_request *r, const struct http_call *call)
+{
+    struct slice range, part;
+    struct slice unit = SLICE("bytes 0-");
+    uint64_t last, size;
+    if (!http_headers_get(&call->res_headers, "content-range", &range) ||
+        !slice_starts(range, unit))
+        return;
+    range = (struct slice){range.ptr + unit.len, range.len - unit.len};
+    part = slice_next(&range, '/');
+    if (!slice_to_u64(part, COMFY_LOOK_BYTES - 1, &last) ||
+        !slice_to_u64(range, INT64_MAX, &size) || last + 1 != r->body.len || last >= size)
+        return;
+    if (last + 1 < size)
+        buf_done(&r->body);
+    r->status = 200;
+    r->length = (int64_t)size;
+}
+
 static void request_on_end(struct http_call *call, const struct err *err)
 {
     struct comfy_request *r = call->ctx;
@@ -131,6 +152,9 @@ static void request_on_end(struct http_call *call, const struct err *err)
         value.len < sizeof(r->etag))
         (void)snprintf(r->etag, sizeof(r->etag), "%.*s", SLICE_ARGS(value));
     buf_done(&r->content);
+    if (r->looks && err == NULL && r->status == 206)
+        request_settle_part(r, call);
+    r->looks = false;
     later_add(r->later, &r->answered);
 }
 
@@ -147,7 +171,7 @@ static void request_start(struct comfy *c, struct comfy_request *r, const char *
         .content = buf_slice(&r->content),
         .headers = r->with_headers ? &r->headers : NULL,
         .head_ms = r->head_ms,
-        .body_max = COMFY_REPLY_MAX,
+        .body_max = r->looks ? COMFY_LOOK_BYTES : COMFY_REPLY_MAX,
         .on_end = request_on_end,
         .ctx = r,
     };
@@ -242,6 +266,13 @@ void comfy_interrupt(struct comfy *c, struct comfy_request *r, const char *promp
     request_post(c, r, "/interrupt");
 }
 
+static void request_set_header(struct comfy_request *r, const char *name, const char *value)
+{
+    http_headers_reset(&r->headers);
+    ASSERT(http_headers_add(&r->headers, slice_of(name), slice_of(value)) == ERR_OK);
+    r->with_headers = true;
+}
+
 void comfy_upload(struct comfy *c, struct comfy_request *r, const char *name, struct slice content)
 {
     char boundary[UUID_TEXT + 1]; /* random: the content cannot know it */
@@ -256,9 +287,7 @@ void comfy_upload(struct comfy *c, struct comfy_request *r, const char *name, st
     buf_add(&r->content, content);
     buf_addf(&r->content, "\r\n--%s--\r\n", boundary);
     (void)snprintf(type, sizeof(type), "multipart/form-data; boundary=%s", boundary);
-    http_headers_reset(&r->headers);
-    ASSERT(http_headers_add(&r->headers, SLICE("content-type"), slice_of(type)) == ERR_OK);
-    r->with_headers = true;
+    request_set_header(r, "content-type", type);
     request_post(c, r, "/upload/image");
 }
 
@@ -321,12 +350,27 @@ void comfy_view_resume(struct comfy *c, struct http_call *call)
 
 static const char *const unusable_target = "/view"; /* answered 404: there is no such file */
 
-void comfy_head_view(struct comfy *c, struct comfy_request *r, const struct progress_file *file)
+static void request_set_view(struct comfy_request *r, const struct progress_file *file)
 {
     if (comfy_view_target(file, &r->target) != ERR_OK) {
         buf_reset(&r->target);
         buf_adds(&r->target, unusable_target);
     }
     buf_reset(&r->content);
+}
+
+void comfy_head_view(struct comfy *c, struct comfy_request *r, const struct progress_file *file)
+{
+    request_set_view(r, file);
     request_start(c, r, "HEAD");
+}
+
+void comfy_look_view(struct comfy *c, struct comfy_request *r, const struct progress_file *file)
+{
+    char range[32];
+    (void)snprintf(range, sizeof(range), "bytes=0-%d", COMFY_LOOK_BYTES - 1);
+    request_set_view(r, file);
+    request_set_header(r, "range", range);
+    r->looks = true;
+    request_start(c, r, "GET");
 }

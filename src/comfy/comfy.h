@@ -24,6 +24,7 @@ struct comfy;
 enum {
     COMFY_GREETING_MS = 10000,
     COMFY_REPLY_MAX = 64 * 1024 * 1024, /* history and queue repeat whole prompts */
+    COMFY_LOOK_BYTES = 16 * 1024,
 };
 
 struct http_files;
@@ -69,7 +70,7 @@ struct comfy_request {
 
     int status;
     struct buf body;
-    int64_t length;      /* declared; -1: not */
+    int64_t length;      /* declared; -1: not. Of the whole file, where its beginning was asked for */
     char media_type[96]; /* "" if none */
     char etag[96];       /* with its quotes; "" if none */
 
@@ -77,6 +78,7 @@ struct comfy_request {
     struct buf target, content;
     struct http_headers headers;
     bool with_headers;
+    bool looks; /* comfy_look_view(), until its end */
     struct later *later;
     struct later_item answered;
     struct err err;
@@ -106,5 +108,9 @@ void comfy_upload(struct comfy *c, struct comfy_request *r, const char *name, st
 /* "/view?filename=…&subfolder=…&type=…" of an output; ERR_INVALID for what is no name. */
 enum err_code comfy_view_target(const struct progress_file *file, struct buf *out) MUST_CHECK;
 void comfy_head_view(struct comfy *c, struct comfy_request *r, const struct progress_file *file);
+/* The same with the file itself in r->body, if it is of COMFY_LOOK_BYTES at most: its beginning is
+ * asked for. ERR_TOO_LARGE, 206 or 416: only HEAD can tell, be it because the file is empty or
+ * because ranges are not known there. */
+void comfy_look_view(struct comfy *c, struct comfy_request *r, const struct progress_file *file);
 
 #endif

@@ -5,6 +5,8 @@
  *     {"9":{"max":1,…,"images":[…] ,"results":[" base64 "," base64 "]} , "3":{…} }
  *                                  └── GET /view, part by part ──┘
  *
+ * but for the small ones that the task has still got from when it was told that they are there.
+ *
  * result_pump() writes until the sink is full or a transfer has to be waited for. */
 #include "result.h"
 
@@ -37,6 +39,7 @@ struct result {
     bool fetching, fetched;
     uint64_t received;
     struct base64_encoder encoder;
+    struct blob *kept[TASK_KEPT_MAX]; /* NULL: to be fetched */
     char text[BASE64_ROOM(RESULT_PART)];
 };
 
@@ -179,6 +182,19 @@ static void result_fetch(struct result *r, const struct task_output *o, const ch
     comfy_view_start(r->comfy, &r->call);
 }
 
+static bool result_write_kept(struct result *r)
+{
+    const struct blob *kept = r->output < TASK_KEPT_MAX ? r->kept[r->output] : NULL;
+    if (kept == NULL)
+        return false;
+    ASSERT(kept->len <= RESULT_PART);
+    base64_init(&r->encoder);
+    size_t n = base64_feed(&r->encoder, blob_slice(kept), r->text);
+    result_write(r, (struct slice){r->text, n});
+    r->fetched = true;
+    return true;
+}
+
 static void result_end_output(struct result *r)
 {
     size_t n = base64_finish(&r->encoder, r->text);
@@ -237,7 +253,8 @@ static bool result_turn(struct result *r)
     }
     if (o != NULL && o->node == r->node) {
         result_write(r, o->file == 0 ? SLICE(",\"results\":[\"") : SLICE(",\""));
-        result_fetch(r, o, "GET");
+        if (!result_write_kept(r))
+            result_fetch(r, o, "GET");
         return !r->fetching;
     }
     result_write(r, p->nodes[r->node].file_count > 0 ? SLICE("]}") : SLICE("}"));
@@ -250,6 +267,8 @@ static void result_free(struct result *r)
 {
     later_cancel(r->later, &r->step);
     task_unref(r->task);
+    for (unsigned i = 0; i < TASK_KEPT_MAX; i++)
+        blob_unref(r->kept[i]);
     buf_done(&r->target);
     buf_done(&r->lead);
     free(r);
@@ -287,6 +306,10 @@ struct result *result_start(struct task *t, struct comfy *comfy, struct later *l
     r->later = later;
     r->sink = *sink;
     r->checking = !task_saw_outputs(t);
+    for (unsigned i = 0; i < TASK_KEPT_MAX; i++) {
+        struct blob *kept = task_output_bytes(t, i);
+        r->kept[i] = kept != NULL ? blob_ref(kept) : NULL;
+    }
     buf_init(&r->target, SIZE_MAX);
     buf_init(&r->lead, SIZE_MAX);
     later_item_init(&r->step, result_on_step);

@@ -57,6 +57,8 @@ static void task_on_notice(struct later_item *item)
         }
     }
     t->change_told = false;
+    if (ended)
+        task_forget_kept(t);
     task_unref(t);
 }
 
@@ -251,6 +253,7 @@ static void task_on_closed(struct closer *closer)
     prompt_done(&t->prompt);
     buf_done(&t->metadata);
     task_forget_answer(t);
+    task_forget_kept(t);
     free(t->refused);
     free(t->id);
     free(t->record_key);
@@ -385,6 +388,12 @@ unsigned task_outputs(const struct task *t, const struct task_output **ret)
 {
     *ret = t->outputs;
     return t->status == TASK_SUCCEEDED ? t->output_count : 0;
+}
+
+struct blob *task_output_bytes(const struct task *t, unsigned output)
+{
+    ASSERT(output < TASK_KEPT_MAX);
+    return task_saw_outputs(t) ? t->kept[output] : NULL; /* else they are another run's */
 }
 
 bool task_saw_outputs(const struct task *t)

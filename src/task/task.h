@@ -39,6 +39,8 @@ enum task_status {
 };
 
 struct task;
+enum { TASK_KEPT_MAX = 4 }; /* the first outputs, which are kept for a while if they are small */
+
 struct task_output {     /* an output that was there when the task ended */
     unsigned node, file; /* positions in the progress */
     uint64_t size;       /* bytes */
@@ -110,6 +112,9 @@ const struct failure *task_failure(const struct task *t); /* NULL unless failed 
 const struct progress *task_progress(const struct task *t);
 const struct prompt *task_prompt(const struct task *t);
 unsigned task_outputs(const struct task *t, const struct task_output **ret);
+/* All of a small output, which came along when it was asked for; output < TASK_KEPT_MAX. Borrowed,
+ * and gone when the end has been told to who waited for it. NULL: it has to be fetched. */
+struct blob *task_output_bytes(const struct task *t, unsigned output);
 /* Were they asked for when it ended, just now and by this process? Not if it is known by its record
  * alone. */
 bool task_saw_outputs(const struct task *t);

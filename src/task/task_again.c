@@ -50,6 +50,7 @@ void task_begin_again(struct task *t)
     failure_free(t->failure);
     failure_free(t->collect_failure);
     t->doubt = t->told = t->failure = t->collect_failure = NULL;
+    task_forget_kept(t);
     free(t->outputs);
     free(t->heads);
     t->outputs = NULL;

@@ -1,6 +1,7 @@
-/* Every output is asked for before anybody is told that the task has succeeded: HEAD /view, at most
- * TASK_HEADS_MAX at once. If ComfyUI dies meanwhile, its files have not: we wait for it to come
- * back, for at most STARTUP_TIMEOUT. */
+/* Every output is asked for before anybody is told that the task has succeeded, at most
+ * TASK_HEADS_MAX at once: by HEAD /view, or, if somebody waits who will want it, by GET of its
+ * beginning, which for a small one is all there is to fetch. If ComfyUI dies meanwhile, its files
+ * have not: we wait for it to come back, for at most STARTUP_TIMEOUT. */
 #include "task_private.h"
 
 #include <stdio.h>
@@ -36,10 +37,39 @@ static void collect_fail(struct task *t, const struct task_output *o, int status
     t->collect_failure = f;
 }
 
+void task_forget_kept(struct task *t)
+{
+    for (unsigned i = 0; i < TASK_KEPT_MAX; i++) {
+        blob_unref(t->kept[i]);
+        t->kept[i] = NULL;
+    }
+}
+
+static void collect_keep(struct task_head *head)
+{
+    struct task *t = head->task;
+    const struct comfy_request *r = &head->req;
+    if (head->looked && head->output < TASK_KEPT_MAX && (uint64_t)r->length == r->body.len)
+        t->kept[head->output] = blob_try_new(buf_slice(&r->body));
+}
+
+static void collect_ask_one(struct task_head *head, bool look);
+
+static bool collect_needs_head(const struct task_head *head, const struct err *err)
+{
+    return head->looked && head->task->state == STATE_COLLECTING &&
+           (err != NULL ? err->code == ERR_TOO_LARGE
+                        : head->req.status == 206 || head->req.status == 416);
+}
+
 static void collect_on_head(struct comfy_request *r, const struct err *err)
 {
     struct task_head *head = CONTAINER_OF(r, struct task_head, req);
     struct task *t = head->task;
+    if (collect_needs_head(head, err)) {
+        collect_ask_one(head, false);
+        return;
+    }
     t->heads_busy--;
     if (t->state == STATE_COLLECTING) {
         struct task_output *o = &t->outputs[head->output];
@@ -51,6 +81,7 @@ static void collect_on_head(struct comfy_request *r, const struct err *err)
             o->size = (uint64_t)r->length;
             (void)snprintf(o->media_type, sizeof(o->media_type), "%s", r->media_type);
             (void)snprintf(o->etag, sizeof(o->etag), "%s", r->etag);
+            collect_keep(head);
         }
     }
     comfy_request_done(r); /* before the step: it may be used again there */
@@ -59,9 +90,21 @@ static void collect_on_head(struct comfy_request *r, const struct err *err)
     closer_release(&t->closer);
 }
 
+static void collect_ask_one(struct task_head *head, bool look)
+{
+    struct task *t = head->task;
+    struct comfy *c = task_hub_options(t->hub)->comfy;
+    const struct progress_file *file = file_of(t, &t->outputs[head->output]);
+    head->looked = look;
+    head->req.done = collect_on_head;
+    if (look)
+        comfy_look_view(c, &head->req, file);
+    else
+        comfy_head_view(c, &head->req, file);
+}
+
 static void collect_ask(struct task *t)
 {
-    struct comfy *c = task_hub_options(t->hub)->comfy;
     for (unsigned i = 0; i < t->head_count && t->output_next < t->output_count; i++) {
         struct task_head *head = &t->heads[i];
         if (head->req.busy)
@@ -69,10 +112,9 @@ static void collect_ask(struct task *t)
         comfy_request_init(&head->req);
         head->task = t;
         head->output = t->output_next++;
-        head->req.done = collect_on_head;
         t->heads_busy++;
         closer_hold(&t->closer);
-        comfy_head_view(c, &head->req, file_of(t, &t->outputs[head->output]));
+        collect_ask_one(head, head->output < TASK_KEPT_MAX && task_has_watch(t));
     }
 }
 
@@ -107,6 +149,7 @@ static void collect_retry(struct task *t)
     t->timer_fired = false;
     t->collect_again = false;
     t->output_next = 0;
+    task_forget_kept(t);
     collect_ask(t);
 }
 

@@ -74,10 +74,11 @@ enum task_calling {
     CALLING_ASKED, /* it took the call */
 };
 
-struct task_head { /* one HEAD in flight */
+struct task_head { /* one output that is being asked for */
     struct comfy_request req;
     struct task *task;
     unsigned output;
+    bool looked; /* by GET of its beginning: there is somebody who will want it */
 };
 
 struct task {
@@ -148,6 +149,8 @@ struct task {
     unsigned output_count, output_next;
     struct task_head *heads;
     unsigned head_count, heads_busy;
+    struct blob *kept[TASK_KEPT_MAX]; /* what the first outputs hold, until the end was told; NULL:
+                                         not known */
     unsigned collect_tries;
     bool collect_again;
     bool collect_cached; /* what is missing was made by an earlier run: it can be made again */
@@ -250,6 +253,7 @@ void task_forget_answer(struct task *t); /* gives its memory back */
 
 /* task_collect.c */
 void task_collect_start(struct task *t);
+void task_forget_kept(struct task *t);
 void task_collect_step(struct task *t);
 
 /* task_store.c */

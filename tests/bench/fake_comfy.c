@@ -310,11 +310,39 @@ static bool picture_size(struct http_req *req, uint64_t *ret)
     return ok;
 }
 
+/* "bytes=0-16383", the only kind that is asked for here. */
+static bool asks_for_beginning(struct http_req *req, uint64_t size, uint64_t *ret_len)
+{
+    struct slice range;
+    struct slice unit = SLICE("bytes=0-");
+    if (!http_headers_get(http_req_headers(req), "range", &range) || !slice_starts(range, unit))
+        return false;
+    range = (struct slice){range.ptr + unit.len, range.len - unit.len};
+    if (!slice_to_u64(range, PART_BYTES - 1, ret_len))
+        return false;
+    *ret_len = *ret_len < size ? *ret_len + 1 : size;
+    return true;
+}
+
+static void answer_beginning(struct http_req *req, uint64_t size, uint64_t len)
+{
+    struct http_headers headers;
+    char text[64];
+    http_headers_init(&headers);
+    (void)snprintf(text, sizeof(text), "bytes 0-%llu/%llu", (unsigned long long)(len - 1),
+                   (unsigned long long)size);
+    ASSERT(http_headers_add(&headers, SLICE("content-range"), slice_of(text)) == ERR_OK);
+    http_respond(req, 206, "image/png", (struct slice){f.picture, len}, &headers);
+    http_headers_done(&headers);
+}
+
 static void answer_view(struct http_req *req)
 {
-    uint64_t size;
+    uint64_t size, len;
     if (!picture_size(req, &size)) {
         http_respond(req, 404, "text/plain", SLICE("404: Not Found"), NULL);
+    } else if (asks_for_beginning(req, size, &len)) {
+        answer_beginning(req, size, len);
     } else if (size <= PART_BYTES) {
         http_respond(req, 200, "image/png", (struct slice){f.picture, size}, NULL);
     } else {

@@ -44,7 +44,7 @@ STATES = {
     "looking": ([{"at": "http", "route": "GET /history/*", "do": "sleep", "ms": 700},
                  {"at": "ws", "type": "execution_success", "do": "lose"}], image_prompt(3),
                 lambda comfy, t: {"at": "http", "do": "sleep"} in comfy["fired"], {"cancelled", "succeeded"}),
-    "collecting": ([{"at": "http", "route": "HEAD /view", "do": "sleep", "ms": 700}], image_prompt(4),
+    "collecting": ([{"at": "http", "route": "/view", "do": "sleep", "ms": 700}], image_prompt(4),
                    lambda comfy, t: comfy["fired"], {"succeeded", "cancelled"}),
     "ended": ([], image_prompt(5), lambda comfy, t: t["status"] == "succeeded", {"succeeded"}),
 }

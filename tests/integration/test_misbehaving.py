@@ -20,6 +20,7 @@ DOUBT = {"at": "ws", "type": "executing", "do": "lose"}  # not a gap, but reason
 HISTORY = {"at": "http", "route": "GET /history/*"}
 QUEUE = {"at": "http", "route": "GET /queue"}
 NOISE = "\x00\x01 no JSON"
+WHOLE_VIEW = {"at": "http", "route": "GET /view", "ranged": False}  # a result is being sent
 
 
 def picture(reply, about=None):
@@ -134,11 +135,42 @@ def test_what_was_seen_in_the_queue_and_then_deleted_is_not_sent_again(world):
     agent = world.agent(url=comfy.url)
     reply = later(agent.run, image_prompt(), "t")
     until("it to be looked for", lambda: comfy.state()["requests"].get("GET /queue", 0) > 1)
+    until("it to be called running", lambda: agent.record("t").json["status"] == "running")
     (pending,) = json.loads(ask(comfy.port, "GET", "/queue").body)["queue_pending"]
     ask(comfy.port, "POST", "/queue", json.dumps({"delete": [pending[1]]}))
     assert (reply.result().status, reply.result().code) == (502, "prompt_lost"), reply.result()
     assert len(comfy.prompts) == 2
     comfy.release()
+
+
+def test_what_was_taken_at_the_second_try_and_then_deleted_is_lost(world):
+    """What the first try met does not explain it."""
+    comfy = world.comfyui()
+    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"}, {**POST, "do": "close", "skip": 1})
+    foreign = json.dumps({"prompt": {"1": node("TestSleep", ms=1, seed=9)}, "client_id": "somebody"})
+    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
+    comfy.await_hold("node")
+    agent = world.agent(url=comfy.url)
+    reply = later(agent.run, image_prompt(), "t")
+    until("it to be running", lambda: agent.record("t").json.get("status") == "running")
+    (pending,) = json.loads(ask(comfy.port, "GET", "/queue").body)["queue_pending"]
+    ask(comfy.port, "POST", "/queue", json.dumps({"delete": [pending[1]]}))
+    assert (reply.result().status, reply.result().code) == (502, "prompt_lost"), reply.result()
+    assert comfy.state()["requests"]["POST /prompt"] == 3
+    comfy.release()
+
+
+@pytest.mark.release
+def test_what_can_never_be_sent_again_ends_by_what_it_met(world):
+    """Its request was lost, and no WebSocket opens any more under which it could be sent again."""
+    agent = world.agent()
+    agent.comfy.control({**POST, "do": "hold"}, {**POST, "do": "close"})
+    reply = later(agent.run, image_prompt(), "t")
+    until("it to be on its way", lambda: agent.comfy.state()["requests"].get("POST /prompt"))
+    agent.comfy.control({"at": "http", "route": "GET /ws", "do": "answer", "times": 0}, {"at": "now", "do": "ws_drop"})
+    agent.comfy.release()
+    assert (reply.result().status, reply.result().code) == (502, "comfyui_error"), reply.result()
+    assert agent.comfy.state()["requests"]["POST /prompt"] == 1
 
 
 def test_a_prompt_left_behind_is_not_taken_for_the_next(both):
@@ -267,7 +299,7 @@ def test_history_and_queue_are_garbage_for_good(world):
 
 def test_an_output_that_is_not_there(both):
     agent = both.agent()
-    agent.comfy.control({"at": "http", "route": "HEAD /view", "do": "answer", "status": 404, "body": ""})
+    agent.comfy.control({"at": "http", "route": "/view", "do": "answer", "status": 404, "body": ""})
     reply = agent.run(blue(), "t")
     assert (reply.status, reply.json["message"], reply.code) == (502, "MarshalResultError", "output_missing")
     error = reply.json["error"]
@@ -278,16 +310,17 @@ def test_an_output_that_is_not_there(both):
 def test_an_output_that_cannot_be_had(world):
     agent = world.agent()
     for status in (204, 206, 302, 403, 500):
-        agent.comfy.control({"at": "http", "route": "HEAD /view", "do": "answer", "status": status, "body": ""})
+        agent.comfy.control({"at": "http", "route": "/view", "do": "answer", "status": status, "body": "", "times": 0})
         reply = agent.run(blue(status))
         assert (reply.status, reply.code) == (502, "output_missing"), (status, reply)
+        agent.comfy.reset()
 
 
 def test_an_output_that_is_asked_for_again(world):
     agent = world.agent()
     for n, rule in enumerate(({"do": "close"}, {"do": "answer", "status": 200, "body": "",
                                                "headers": {"content-length": "x"}})):
-        agent.comfy.control({"at": "http", "route": "HEAD /view", **rule})
+        agent.comfy.control({"at": "http", "route": "/view", **rule})
         picture(agent.run(blue(n)), rule)
 
 
@@ -301,10 +334,20 @@ def broken(agent, prompt, task_id):
     return reply.status
 
 
+def large(n, name="large"):
+    """One output that does not come along when it is asked for."""
+    return {"1": node("TestBigImage", bytes=20_000 + n, filename_prefix=name)}
+
+
 def test_an_output_of_another_length_than_was_told(both):
     agent = both.agent()
     agent.comfy.control({"at": "http", "route": "HEAD /view", "do": "answer", "status": 200, "body": ""})
+    assert agent.run(blue(), "t", {"X-Fc-Invocation-Type": "Async"}).status == 202
+    until("its end", lambda: agent.record("t").json["status"] == "succeeded")
     assert broken(agent, blue(), "t") == 410
+    part = {"do": "answer", "status": 206, "body": "part", "headers": {"content-range": "bytes 0-3/17000"}}
+    agent.comfy.control({"at": "http", "route": "GET /view", "ranged": True, **part})
+    assert broken(agent, large(0), "u") == 410
 
 
 BROKEN_VIEW = [
@@ -325,30 +368,29 @@ def test_an_output_that_breaks_while_it_is_sent(both):
     """Before a byte of it is here the status can tell. Later the framing breaks, so that nobody takes it for whole."""
     agent = both.agent()
     for n, rule in enumerate(BROKEN_VIEW):
-        agent.comfy.control({"at": "http", "route": "GET /view", "times": 2, **rule})
-        said = broken(agent, blue(n), f"t{n}")
+        agent.comfy.control({**WHOLE_VIEW, "times": 2, **rule})
+        said = broken(agent, large(n), f"t{n}")
         assert (said == 200) == (rule in ({"do": "truncate"}, {"do": "chunked", "bytes": 40})), (rule, said)
         agent.comfy.reset()
-        picture(agent.run(blue(n), f"t{n}"), rule)  # it did succeed, and can be had once ComfyUI is sane
+        assert agent.run(large(n), f"t{n}").status == 200, "it did succeed, and can be had once ComfyUI is sane"
     assert agent.comfy.prompts == []
 
 
 def test_another_output_of_the_same_length(both):
     """Somebody overwrites the file between our first look at it and its sending; or it is a refusal of that length."""
     agent = both.agent()
-    prompt = {"1": node("TestBigImage", bytes=1000, filename_prefix="big")}
-    agent.comfy.control({"at": "http", "route": "GET /view", "do": "hold"})
-    waiting = later(broken, agent, prompt, "t")
+    agent.comfy.control({**WHOLE_VIEW, "do": "hold"})
+    waiting = later(broken, agent, large(0, "big"), "t")
     agent.comfy.await_hold("http")
     (file,) = both.output.glob("big*")
-    file.with_suffix(".new").write_bytes(b"x" * 1000)
+    file.with_suffix(".new").write_bytes(b"x" * 20_000)
     os.utime(file.with_suffix(".new"), (1, 1))
     file.with_suffix(".new").rename(file)
     agent.comfy.release()
     assert waiting.result()
     for status in (404, 500):
-        agent.comfy.control({"at": "http", "route": "GET /view", "do": "answer", "status": status, "body": "x" * 1000})
-        assert broken(agent, {"1": node("TestBigImage", bytes=1000, filename_prefix="large")}, f"u{status}"), status
+        agent.comfy.control({**WHOLE_VIEW, "do": "answer", "status": status, "body": "x" * (20_000 + status)})
+        assert broken(agent, large(status), f"u{status}"), status
 
 
 def test_comfyui_dies_while_a_result_is_sent(both):
@@ -395,7 +437,7 @@ def test_comfyui_dies_at_its_boot(both):
 
 def test_comfyui_dies_while_a_task_waits_and_while_one_is_collected(both):
     agent = both.agent()
-    agent.comfy.control({"at": "http", "route": "HEAD /view", "do": "signal"})
+    agent.comfy.control({"at": "http", "route": "/view", "do": "signal"})
     first = later(agent.run, blue(1), "first")
     second = later(agent.run, blue(2), "second")
     picture(first.result())
@@ -485,6 +527,6 @@ def test_a_run_that_was_over_at_once_asks_again_for_its_outputs(both):
     """Its timer still stands at RUN_TIMEOUT: the next try must not wait for that."""
     agent = both.agent()
     agent.comfy.control({"at": "http", "route": "POST /prompt", "do": "finish"},
-                        {"at": "http", "route": "HEAD /view", "do": "close", "times": 4})
+                        {"at": "http", "route": "/view", "do": "close", "times": 4})
     reply = agent.run(image_prompt(1), "t", timeout=20)
     assert reply.status == 200, reply

@@ -89,7 +89,11 @@ class BadHttp:
             return await handler(request)
         self._count(request)
         later = []
-        facts = {"method": request.method, "path": bare(request.path)}
+        facts = {
+            "method": request.method,
+            "path": bare(request.path),
+            "ranged": "Range" in request.headers,
+        }
         for rule in await self.misbehaviour.act_async("http", **facts):
             if rule.do == "answer":
                 return said(rule)
@@ -115,6 +119,8 @@ class BadHttp:
         path = request.path if route is None or "{tail" in route.canonical else route.canonical
         parts = ["*" if part.startswith("{") else part for part in bare(path).split("/")]
         self.journal.request(request.method, "/".join(parts))
+        if "Range" in request.headers:
+            self.journal.request("part of", "/".join(parts))
 
     async def _twist(self, request: web.Request, answer: web.StreamResponse, rule: Rule):
         if rule.do == "finish" or rule.get("finish", False):

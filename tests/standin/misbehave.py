@@ -63,7 +63,7 @@ SPECIAL = {
     "history": set(),
     "view": set(),
 }
-FILTERS = ("route", "type", "sid", "node", "class", "value")
+FILTERS = ("route", "ranged", "type", "sid", "node", "class", "value")
 IN_WORKER = ("node", "progress", "executed", "success", "history")
 
 
