@@ -70,7 +70,7 @@ struct comfy_request {
 
     int status;
     struct buf body;
-    int64_t length;      /* declared; -1: not. Of the whole file, where its beginning was asked for */
+    int64_t length; /* declared; -1: not. Of the whole file, where its beginning was asked for */
     char media_type[96]; /* "" if none */
     char etag[96];       /* with its quotes; "" if none */
 
