@@ -463,12 +463,29 @@ static uint64_t app_initialize_ms(const struct config *cfg)
     return told != 0 ? told : cfg->initialize_timeout_ms;
 }
 
+/* Enough of them for MAX_CONNECTIONS, as far as we may (ulimit -Hn). Returns what ComfyUI keeps: a
+ * program in it that calls select(), or closes all there could be, relies on the usual few. */
+static uint64_t app_raise_descriptors(const struct config *cfg)
+{
+    struct rlimit limit;
+    rlim_t wanted = 2 * cfg->max_connections + OWN_DESCRIPTORS;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return 0;
+    rlim_t before = limit.rlim_cur;
+    if (before < wanted) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
+        (void)setrlimit(RLIMIT_NOFILE, &limit);
+    }
+    return before;
+}
+
 static void app_build(struct app *a)
 {
     const struct config *cfg = a->options->config;
     struct supervisor_options sup = {SUPERVISOR_DEFAULTS};
     sup.argv = a->options->command;
     sup.env = a->child_env = child_env_new(environ, cfg->pass_credentials);
+    sup.descriptors = app_raise_descriptors(cfg);
     sup.host = a->settings.comfy_host;
     sup.port = a->settings.comfy_port;
     sup.startup_ms = cfg->startup_timeout_ms;
@@ -538,7 +555,7 @@ static unsigned app_connections_max(const struct config *cfg)
     uint64_t room = (limit.rlim_cur - own) / 2;
     if (room == 0 || room >= wanted)
         return (unsigned)wanted;
-    log_info("app", "MAX_CONNECTIONS: %llu, as there are only %llu descriptors (ulimit -n)",
+    log_info("app", "MAX_CONNECTIONS: %llu, as there are only %llu descriptors (ulimit -Hn)",
              (unsigned long long)room, (unsigned long long)limit.rlim_cur);
     return (unsigned)room;
 }

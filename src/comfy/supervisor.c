@@ -185,6 +185,7 @@ static void supervisor_launch(struct supervisor *s)
     struct err err;
     struct process_options options = {.argv = s->options.argv,
                                       .env = s->options.env,
+                                      .descriptors = s->options.descriptors,
                                       .on_line = supervisor_on_line,
                                       .on_excess = supervisor_on_excess,
                                       .on_exit = supervisor_on_exit,

@@ -56,9 +56,10 @@ struct supervisor_exit {
 };
 
 struct supervisor_options {
-    char *const *argv; /* NULL: attach */
-    char *const *env;  /* NULL: ours */
-    const char *host;  /* in numbers */
+    char *const *argv;    /* NULL: attach */
+    char *const *env;     /* NULL: ours */
+    uint64_t descriptors; /* as in process_options */
+    const char *host;     /* in numbers */
     unsigned port;
     uint64_t startup_ms;
     uint64_t probe_ms; /* between probes while STARTING and nobody listens */

@@ -413,11 +413,15 @@ static int process_open_pipes(struct process *p, int ret_ends[2])
 static int process_spawn(struct process *p, const int ends[2])
 {
     size_t count = count_of(p->options.argv);
-    char **args = xcalloc(count + 3, sizeof(*args));
+    char **args = xcalloc(GUARD_COMMAND + count + 1, sizeof(*args));
     char argv0[] = GUARD_ARGV0, mark[] = GUARD_MARK, self[] = "/proc/self/exe";
+    char descriptors[24];
+    (void)snprintf(descriptors, sizeof(descriptors), "%llu",
+                   (unsigned long long)p->options.descriptors);
     args[0] = argv0;
     args[1] = mark;
-    memcpy(args + 2, p->options.argv, count * sizeof(*args));
+    args[GUARD_DESCRIPTORS] = descriptors;
+    memcpy(args + GUARD_COMMAND, p->options.argv, count * sizeof(*args));
     uv_stdio_container_t stdio[4] = {{.flags = UV_IGNORE}};
     for (int i = 0; i < 2; i++) {
         stdio[i + 1].flags = UV_INHERIT_FD;

@@ -24,8 +24,9 @@ enum {
 
 struct process;
 struct process_options {
-    char *const *argv; /* NULL-terminated; argv[0] by PATH */
-    char *const *env;  /* NULL: ours */
+    char *const *argv;    /* NULL-terminated; argv[0] by PATH */
+    char *const *env;     /* NULL: ours */
+    uint64_t descriptors; /* its soft limit of them (ulimit -n); 0: ours */
     void (*on_line)(struct process *p, struct slice line);
     /* A line beyond the rate, which counts as dropped: for whoever must know the last words of a
      * flood. NULL is fine. */

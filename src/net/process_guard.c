@@ -31,6 +31,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -151,7 +152,16 @@ NORETURN static void guard_watch(const struct guard *g)
 
 /* --- start ----------------------------------------------------------------------------------- */
 
-NORETURN static void guard_become_command(pid_t guard, char **command)
+static void guard_limit_descriptors(rlim_t soft)
+{
+    struct rlimit limit;
+    if (soft == 0 || getrlimit(RLIMIT_NOFILE, &limit) != 0)
+        return;
+    limit.rlim_cur = soft;
+    (void)setrlimit(RLIMIT_NOFILE, &limit);
+}
+
+NORETURN static void guard_become_command(pid_t guard, char **command, rlim_t descriptors)
 {
     sigset_t none;
     (void)setsid();
@@ -160,6 +170,7 @@ NORETURN static void guard_become_command(pid_t guard, char **command)
         _exit(EXIT_NO_GUARD); /* it died before we could ask for the signal */
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
+    guard_limit_descriptors(descriptors);
     (void)execvp(command[0], command);
     int why = errno;
     (void)dprintf(STDERR_FILENO, "cannot execute %s: %s\n", command[0], strerror(why));
@@ -173,7 +184,7 @@ static void guard_let_output_go(void)
     (void)dup2(STDIN_FILENO, STDERR_FILENO);
 }
 
-NORETURN static void guard_run(char **command)
+NORETURN static void guard_run(char **command, rlim_t descriptors)
 {
     struct guard g;
     sigset_t all, deaths;
@@ -189,7 +200,7 @@ NORETURN static void guard_run(char **command)
     g.deaths = signalfd(-1, &deaths, SFD_CLOEXEC | SFD_NONBLOCK);
     g.child = g.deaths < 0 ? -1 : fork();
     if (g.child == 0)
-        guard_become_command(self, command);
+        guard_become_command(self, command, descriptors);
     if (g.child < 0) {
         (void)dprintf(STDERR_FILENO, "cannot start %s: %s\n", command[0], strerror(errno));
         guard_tell(GUARD_EXITED, EXIT_NOT_EXECUTABLE);
@@ -203,11 +214,11 @@ NORETURN static void guard_run(char **command)
 void process_guard_main(int argc, char **argv)
 {
     struct stat st;
-    if (argc < 3 || strcmp(argv[1], GUARD_MARK) != 0)
+    if (argc <= GUARD_COMMAND || strcmp(argv[1], GUARD_MARK) != 0)
         return;
     if (fstat(GUARD_FD, &st) != 0 || !S_ISSOCK(st.st_mode)) {
         (void)fputs(GUARD_ARGV0 ": this is started by the program itself only\n", stderr);
         _exit(EXIT_NO_GUARD);
     }
-    guard_run(argv + 2);
+    guard_run(argv + GUARD_COMMAND, strtoul(argv[GUARD_DESCRIPTORS], NULL, 10));
 }

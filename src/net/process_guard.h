@@ -11,7 +11,10 @@
 enum { GUARD_FD = 3 }; /* the guard's end of the socket */
 
 #define GUARD_ARGV0 "comfy-guard"
-#define GUARD_MARK  "--guard-of-a-child" /* argv[1]; the command follows */
+#define GUARD_MARK  "--guard-of-a-child" /* argv[1] */
+
+/* What follows: the command's soft limit of descriptors, 0 for the guard's own, and the command. */
+enum { GUARD_DESCRIPTORS = 2, GUARD_COMMAND };
 
 enum guard_news {
     GUARD_STARTED, /* value: pid of the command, also its session and group */

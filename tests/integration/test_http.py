@@ -289,6 +289,21 @@ def test_sixty_four_descriptors_are_enough_for_what_was_taken(world):
         peer.leave()
 
 
+def soft_limit(pid):
+    (line,) = [line for line in open(f"/proc/{pid}/limits") if line.startswith("Max open files")]
+    return int(line.split()[3])
+
+
+def test_descriptors_are_taken_as_far_as_allowed_and_comfyui_keeps_its_own(world):
+    agent = world.agent(prefix=("prlimit", "--nofile=256:2000"), env={"MAX_CONNECTIONS": "600"})
+    assert soft_limit(agent.pid) == 2 * 600 + 64
+    assert soft_limit(agent.comfy.state()["pid"]) == 256
+    idle = [Peer(agent.port) for _ in range(500)]
+    assert agent.run(image_prompt(1)).status == 200
+    for peer in idle:
+        peer.leave()
+
+
 def test_a_reader_that_never_reads_is_not_waited_for_by_others(world):
     agent = world.agent()
     big = {"1": node("TestBigImage", bytes=64 << 20, filename_prefix="big")}
