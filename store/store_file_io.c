@@ -7,7 +7,9 @@
  * On a NAS mounted by NFS: errors of writing may show only at close(), so it is checked. A reply
  * can be lost and the repeated request fail although the first one happened (rename: ENOENT, link:
  * EEXIST); the name is ours if it stands for the inode that we wrote. A file replaced under a
- * reader is ESTALE: opened again, once. A name can be cached as missing; opening the directory asks
+ * reader is ESTALE: opened again, once. That holds for a name that a client has cached, too, if the
+ * file is really gone: so documents that say the same, as a run's end and its record, are never two
+ * names of one file. A name can be cached as missing; opening the directory asks
  * the server again. A mount that hangs hangs us: that is what the threads are for.
  *
  * Where link() is refused (some network and user-space file systems), CREATE writes in place under

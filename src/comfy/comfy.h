@@ -109,8 +109,8 @@ void comfy_upload(struct comfy *c, struct comfy_request *r, const char *name, st
 enum err_code comfy_view_target(const struct progress_file *file, struct buf *out) MUST_CHECK;
 void comfy_head_view(struct comfy *c, struct comfy_request *r, const struct progress_file *file);
 /* The same with the file itself in r->body, if it is of COMFY_LOOK_BYTES at most: its beginning is
- * asked for. ERR_TOO_LARGE, 206 or 416: only HEAD can tell, be it because the file is empty or
- * because ranges are not known there. */
+ * asked for. ERR_TOO_LARGE, 206, 416, or 200 without a length: only HEAD can tell, be it because
+ * the file is empty or because ranges are not known there. */
 void comfy_look_view(struct comfy *c, struct comfy_request *r, const struct progress_file *file);
 
 #endif

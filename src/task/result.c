@@ -182,12 +182,12 @@ static void result_fetch(struct result *r, const struct task_output *o, const ch
     comfy_view_start(r->comfy, &r->call);
 }
 
+_Static_assert((int)COMFY_LOOK_BYTES <= (int)RESULT_PART, "what is kept is encoded at once");
 static bool result_write_kept(struct result *r)
 {
     const struct blob *kept = r->output < TASK_KEPT_MAX ? r->kept[r->output] : NULL;
     if (kept == NULL)
         return false;
-    ASSERT(kept->len <= RESULT_PART);
     base64_init(&r->encoder);
     size_t n = base64_feed(&r->encoder, blob_slice(kept), r->text);
     result_write(r, (struct slice){r->text, n});

@@ -9,7 +9,7 @@
  *
  * WAITING in the queue, also while ComfyUI starts. SUBMITTING: POST /prompt. RUNNING: the socket
  * brings news. LOOKING: history and queue decide (the prompt is over, or there is a doubt).
- * COLLECTING: each output is asked for by HEAD. STORING: the end on its way to the store. Callbacks
+ * COLLECTING: each output is asked for. STORING: the end on its way to the store. Callbacks
  * only record facts and call task_step(), which looks at facts only; no order of outside things is
  * relied on (a whole run can be over on the socket before the POST's answer is read).
  *
@@ -38,9 +38,9 @@ enum task_status {
 #undef X
 };
 
-struct task;
 enum { TASK_KEPT_MAX = 4 }; /* the first outputs, which are kept for a while if they are small */
 
+struct task;
 struct task_output {     /* an output that was there when the task ended */
     unsigned node, file; /* positions in the progress */
     uint64_t size;       /* bytes */

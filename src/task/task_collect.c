@@ -1,5 +1,5 @@
 /* Every output is asked for before anybody is told that the task has succeeded, at most
- * TASK_HEADS_MAX at once: by HEAD /view, or, if somebody waits who will want it, by GET of its
+ * TASK_HEADS_MAX at once: by HEAD /view, or, if somebody looks on, who may want it, by GET of its
  * beginning, which for a small one is all there is to fetch. If ComfyUI dies meanwhile, its files
  * have not: we wait for it to come back, for at most STARTUP_TIMEOUT. */
 #include "task_private.h"
@@ -49,7 +49,7 @@ static void collect_keep(struct task_head *head)
 {
     struct task *t = head->task;
     const struct comfy_request *r = &head->req;
-    if (head->looked && head->output < TASK_KEPT_MAX && (uint64_t)r->length == r->body.len)
+    if (head->looked && (uint64_t)r->length == r->body.len)
         t->kept[head->output] = blob_try_new(buf_slice(&r->body));
 }
 
@@ -57,9 +57,12 @@ static void collect_ask_one(struct task_head *head, bool look);
 
 static bool collect_needs_head(const struct task_head *head, const struct err *err)
 {
-    return head->looked && head->task->state == STATE_COLLECTING &&
-           (err != NULL ? err->code == ERR_TOO_LARGE
-                        : head->req.status == 206 || head->req.status == 416);
+    const struct comfy_request *r = &head->req;
+    if (!head->looked || head->task->state != STATE_COLLECTING)
+        return false;
+    if (err != NULL)
+        return err->code == ERR_TOO_LARGE;
+    return r->status == 206 || r->status == 416 || (r->status == 200 && r->length < 0);
 }
 
 static void collect_on_head(struct comfy_request *r, const struct err *err)

@@ -415,6 +415,7 @@ void task_mirror_after_loss(struct task *t)
     log_fields(LOG_WARN, "task", fields, "attempt %u was taken over or ended by another instance",
                t->attempt);
     mirror_enter(t);
+    task_forget_kept(t); /* of our attempt */
     t->lost = true;
     t->seen_attempt = t->attempt;
     t->seen_rev = t->rev;

@@ -78,7 +78,7 @@ struct task_head { /* one output that is being asked for */
     struct comfy_request req;
     struct task *task;
     unsigned output;
-    bool looked; /* by GET of its beginning: there is somebody who will want it */
+    bool looked; /* by GET of its beginning: somebody looks on, and it is one of TASK_KEPT_MAX */
 };
 
 struct task {

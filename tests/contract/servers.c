@@ -400,7 +400,7 @@ void server_ots_v4(struct server *s)
 
 void server_ots_flaky(struct server *s)
 {
-    ots_run(s, "--flaky", "13");
+    ots_run(s, "--flaky", "23");
 }
 
 void server_ots_steer(const struct server *s, const char *path, const char *body, char *ret,

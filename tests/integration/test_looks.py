@@ -61,18 +61,17 @@ def test_many_outputs_come_in_their_order(world):
     sizes = {"1": 5, "2": LARGE, "3": 6, "4": SMALL, "5": 7, "6": 2 * LARGE}  # the first four are kept if they are small
     prompt = {n: node("TestBigImage", bytes=size, filename_prefix="x") for n, size in sizes.items()}
     reply = agent.run(prompt, "t")
+    assert views(agent) == (2, 4, 3)
     outputs = {output["node_id"]: output for output in agent.record("t").json["outputs"]}
     for n, size in sizes.items():
         (content,) = result(reply, n)
         assert len(content) == size == outputs[n]["size"]
         assert content == agent.get(outputs[n]["url"]).body
-    pictures = {"1": node("EmptyImage", width=16, height=16, batch_size=7, color=5),
-                "2": node("SaveImage", images=["1", 0], filename_prefix="y")}
-    assert len(set(result(agent.run(pictures), "2"))) == 1
 
 
 ODD = [
     {"do": "answer", "status": 200, "body": "x" * LARGE},  # ranges are not known there
+    {"do": "answer", "status": 200, "body": "x", "chunked": True},
     {"do": "answer", "status": 206, "body": "part"},
     {"do": "answer", "status": 206, "body": "part", "headers": {"content-range": "bytes 0-4/100"}},
     {"do": "answer", "status": 206, "body": "part", "headers": {"content-range": "bytes 0-3/3"}},
@@ -94,5 +93,6 @@ def test_who_knows_no_ranges_is_asked_otherwise(world):
 
 def test_a_look_that_is_cut_is_repeated(world):
     agent = world.agent()
-    agent.comfy.control({**LOOK, "do": "truncate", "times": 2})
-    assert len(result(agent.run(file_prompt(1000)))[0]) == 1000
+    agent.comfy.control({**LOOK, "do": "truncate", "times": 2, "skip": 1})
+    reply = agent.run({**file_prompt(1000), "2": node("TestBigImage", bytes=2000, filename_prefix="g")})
+    assert [len(result(reply, n)[0]) for n in ("1", "2")] == [1000, 2000]

@@ -70,7 +70,10 @@ def said(rule: Rule) -> web.Response:
     if body is None:
         return web.Response(status=status, text=TROUBLE if status == 500 else "")
     if isinstance(body, str):
-        return web.Response(status=status, text=body, headers=rule.get("headers", None))
+        answer = web.Response(status=status, text=body, headers=rule.get("headers", None))
+        if rule.get("chunked", False):
+            answer.enable_chunked_encoding()
+        return answer
     return web.Response(
         status=status,
         text=json.dumps(body),
