@@ -31,9 +31,11 @@
 #include "warmup.h"
 #include "workflows.h"
 
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -82,6 +84,7 @@ struct app {
     struct http_server *server;
 
     char **child_env;
+    uint64_t child_descriptors; /* its soft limit of them */
     char instance[128];
     enum app_state state;
     int exit_code;
@@ -468,13 +471,15 @@ static uint64_t app_initialize_ms(const struct config *cfg)
 static uint64_t app_raise_descriptors(const struct config *cfg)
 {
     struct rlimit limit;
-    rlim_t wanted = 2 * cfg->max_connections + OWN_DESCRIPTORS;
+    uint64_t wanted = 2 * cfg->max_connections + OWN_DESCRIPTORS;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0)
         return 0;
-    rlim_t before = limit.rlim_cur;
+    uint64_t before = limit.rlim_cur;
     if (before < wanted) {
-        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
-        (void)setrlimit(RLIMIT_NOFILE, &limit);
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : (rlim_t)wanted;
+        if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+            log_warn("app", "more descriptors than %llu are not to be had: %s",
+                     (unsigned long long)before, strerror(errno));
     }
     return before;
 }
@@ -485,7 +490,7 @@ static void app_build(struct app *a)
     struct supervisor_options sup = {SUPERVISOR_DEFAULTS};
     sup.argv = a->options->command;
     sup.env = a->child_env = child_env_new(environ, cfg->pass_credentials);
-    sup.descriptors = app_raise_descriptors(cfg);
+    sup.descriptors = a->child_descriptors;
     sup.host = a->settings.comfy_host;
     sup.port = a->settings.comfy_port;
     sup.startup_ms = cfg->startup_timeout_ms;
@@ -644,6 +649,7 @@ static void app_start(struct app *a)
     const struct config *cfg = a->options->config;
     struct err err;
     a->bodies.max = cfg->bodies_max_bytes;
+    a->child_descriptors = app_raise_descriptors(cfg); /* which the rest reckons with */
     if (a->settings.is_door)
         app_build_door(a);
     app_build(a);

@@ -9,8 +9,8 @@
  * EEXIST); the name is ours if it stands for the inode that we wrote. A file replaced under a
  * reader is ESTALE: opened again, once. That holds for a name that a client has cached, too, if the
  * file is really gone: so documents that say the same, as a run's end and its record, are never two
- * names of one file. A name can be cached as missing; opening the directory asks
- * the server again. A mount that hangs hangs us: that is what the threads are for.
+ * names of one file. A name can be cached as missing; opening the directory asks the server again.
+ * A mount that hangs hangs us: that is what the threads are for.
  *
  * Where link() is refused (some network and user-space file systems), CREATE writes in place under
  * O_EXCL. Who comes first is still decided by the file system, but a reader may then see the

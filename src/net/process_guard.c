@@ -220,5 +220,5 @@ void process_guard_main(int argc, char **argv)
         (void)fputs(GUARD_ARGV0 ": this is started by the program itself only\n", stderr);
         _exit(EXIT_NO_GUARD);
     }
-    guard_run(argv + GUARD_COMMAND, strtoul(argv[GUARD_DESCRIPTORS], NULL, 10));
+    guard_run(argv + GUARD_COMMAND, strtoull(argv[GUARD_DESCRIPTORS], NULL, 10));
 }

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 
 enum { RESULT_PART = 48 * 1024 }; /* bytes encoded at once: a multiple of 3 */
+_Static_assert((int)COMFY_LOOK_BYTES <= (int)RESULT_PART, "what is kept is encoded at once");
 
 struct result {
     struct task *task;
@@ -182,7 +183,6 @@ static void result_fetch(struct result *r, const struct task_output *o, const ch
     comfy_view_start(r->comfy, &r->call);
 }
 
-_Static_assert((int)COMFY_LOOK_BYTES <= (int)RESULT_PART, "what is kept is encoded at once");
 static bool result_write_kept(struct result *r)
 {
     const struct blob *kept = r->output < TASK_KEPT_MAX ? r->kept[r->output] : NULL;

@@ -41,7 +41,7 @@ void server_mysql_say(const struct server *s, const char *sql); /* as "admin" */
 #define SERVER_OTS_ID     "LTAI5tExampleKeyId000001"
 #define SERVER_OTS_SECRET "Example/Secret+Key"
 void server_ots(struct server *s);
-void server_ots_flaky(struct server *s); /* each 13th request seems to fail */
+void server_ots_flaky(struct server *s); /* each 23rd request seems to fail */
 /* The same over TLS, with a certificate that is in the server's directory: "pem". */
 void server_ots_tls(struct server *s);
 void server_ots_v4(struct server *s); /* the same with signatures of version 4, region "here" */

@@ -116,9 +116,9 @@ def test_an_accepted_task_outlives_a_store_that_is_away_when_comfyui_dies(world)
 def test_an_end_that_was_told_stays_though_another_took_the_task_over(world):
     """Its store is away when it ends, its results are being sent, and its lease runs out."""
     agent = world.agent(env=LEASE)
-    agent.comfy.control({"at": "http", "route": "GET /view", "do": "hold", "name": "view"},
-                        {"at": "node", "do": "hold", "class": "SaveImage"})
-    run = later(agent.run, image_prompt(1), "t")
+    agent.comfy.control({"at": "http", "route": "GET /view", "ranged": False, "do": "hold", "name": "view"},
+                        {"at": "node", "do": "hold", "class": "TestBigImage"})
+    run = later(agent.run, {"1": node("TestBigImage", bytes=100_000, filename_prefix="b")}, "t")
     until("the task to run", lambda: running(agent, "t"))
     record = world.document("t~task")
     away = world.directory / "away"
