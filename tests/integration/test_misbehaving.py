@@ -125,19 +125,30 @@ def test_an_old_versions_event_names_the_prompt(both):
     assert len(agent.comfy.prompts) == 2
 
 
-def test_what_was_seen_in_the_queue_and_then_deleted_is_not_sent_again(world):
-    """The answer was lost, not the request: who deletes the prompt in ComfyUI has it deleted."""
-    comfy = world.comfyui()
-    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"}, {**POST, "do": "do_then_close", "skip": 1})
+def occupy(comfy):
+    """With somebody else's prompt, until it is released."""
+    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
     foreign = json.dumps({"prompt": {"1": node("TestSleep", ms=1, seed=9)}, "client_id": "somebody"})
     assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
     comfy.await_hold("node")
+
+
+def delete_pending(comfy):
+    """As somebody does in ComfyUI's own page."""
+    (pending,) = json.loads(ask(comfy.port, "GET", "/queue").body)["queue_pending"]
+    ask(comfy.port, "POST", "/queue", json.dumps({"delete": [pending[1]]}))
+
+
+def test_what_was_seen_in_the_queue_and_then_deleted_is_not_sent_again(world):
+    """The answer was lost, not the request: who deletes the prompt in ComfyUI has it deleted."""
+    comfy = world.comfyui()
+    comfy.control({**POST, "do": "do_then_close", "skip": 1})
+    occupy(comfy)
     agent = world.agent(url=comfy.url)
     reply = later(agent.run, image_prompt(), "t")
     until("it to be looked for", lambda: comfy.state()["requests"].get("GET /queue", 0) > 1)
     until("it to be called running", lambda: agent.record("t").json["status"] == "running")
-    (pending,) = json.loads(ask(comfy.port, "GET", "/queue").body)["queue_pending"]
-    ask(comfy.port, "POST", "/queue", json.dumps({"delete": [pending[1]]}))
+    delete_pending(comfy)
     assert (reply.result().status, reply.result().code) == (502, "prompt_lost"), reply.result()
     assert len(comfy.prompts) == 2
     comfy.release()
@@ -146,15 +157,12 @@ def test_what_was_seen_in_the_queue_and_then_deleted_is_not_sent_again(world):
 def test_what_was_taken_at_the_second_try_and_then_deleted_is_lost(world):
     """What the first try met does not explain it."""
     comfy = world.comfyui()
-    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"}, {**POST, "do": "close", "skip": 1})
-    foreign = json.dumps({"prompt": {"1": node("TestSleep", ms=1, seed=9)}, "client_id": "somebody"})
-    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
-    comfy.await_hold("node")
+    comfy.control({**POST, "do": "close", "skip": 1})
+    occupy(comfy)
     agent = world.agent(url=comfy.url)
     reply = later(agent.run, image_prompt(), "t")
     until("it to be running", lambda: agent.record("t").json.get("status") == "running")
-    (pending,) = json.loads(ask(comfy.port, "GET", "/queue").body)["queue_pending"]
-    ask(comfy.port, "POST", "/queue", json.dumps({"delete": [pending[1]]}))
+    delete_pending(comfy)
     assert (reply.result().status, reply.result().code) == (502, "prompt_lost"), reply.result()
     assert comfy.state()["requests"]["POST /prompt"] == 3
     comfy.release()
@@ -177,10 +185,7 @@ def test_a_prompt_left_behind_is_not_taken_for_the_next(both):
     """An old version's prompt whose id was never told runs later, while the answer for the next is lost too:
     the result of the one is never given for the other."""
     comfy = both.comfyui()
-    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
-    foreign = json.dumps({"prompt": {"1": node("TestSleep", ms=1, seed=9)}, "client_id": "somebody"})
-    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
-    comfy.await_hold("node")
+    occupy(comfy)
     agent = both.agent(url=comfy.url, env={"RUN_TIMEOUT": "8s"})
     comfy.control({**POST, "do": "do_then_close"})
     left = later(agent.run, image_prompt(1, prefix="left"), "left")
