@@ -12,7 +12,7 @@ struct store_orders;
 struct store_orders *store_orders_new(void);
 void store_orders_free(struct store_orders *orders);
 /* 0: not known. */
-uint64_t store_orders_get(const struct store_orders *orders, const char *key);
+uint64_t store_orders_get(struct store_orders *orders, const char *key);
 /* order 0 forgets the key. */
 void store_orders_set(struct store_orders *orders, const char *key, uint64_t order);
 

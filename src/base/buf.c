@@ -176,7 +176,13 @@ static void buf_must(enum err_code code)
     ASSERT(code == ERR_OK);
 }
 
-void buf_add(struct buf *b, struct slice s)
+void buf_expect(struct buf *b, size_t more)
+{
+    if (buf_reserve(b, more) != ERR_OK)
+        return; /* who adds it will see why */
+}
+
+void buf_add_growing(struct buf *b, struct slice s)
 {
     buf_must(buf_append(b, s));
 }

@@ -87,8 +87,20 @@ static inline struct slice buf_slice(const struct buf *b)
 enum err_code buf_reserve(struct buf *b, size_t more) MUST_CHECK;
 enum err_code buf_append(struct buf *b, struct slice s) MUST_CHECK;
 enum err_code buf_printf(struct buf *b, const char *fmt, ...) MUST_CHECK PRINTF_LIKE(2, 3);
+/* So much will probably be added: one allocation instead of many. Nothing depends on it. */
+void buf_expect(struct buf *b, size_t more);
 /* For bufs without a client-chosen size (max = SIZE_MAX): failure aborts. */
-void buf_add(struct buf *b, struct slice s);
+void buf_add_growing(struct buf *b, struct slice s);
+static inline void buf_add(struct buf *b, struct slice s)
+{
+    if (s.len >= b->cap - b->len) {
+        buf_add_growing(b, s);
+        return;
+    }
+    memcpy(b->ptr + b->len, s.ptr, s.len);
+    b->len += s.len;
+    b->ptr[b->len] = '\0';
+}
 void buf_addf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 static inline void buf_adds(struct buf *b, const char *s)
 {

@@ -1,12 +1,14 @@
 /* A hand-driven checker (no recursion: what is open lies in a bit stack) and, for text that has
  * passed it, a few functions that skip from value to value.
  *
- * Keys of one object are compared unescaped. The keys of all open objects share one open-addressing
- * table; an entry names its object by the number of its opening brace, so closing an object needs
- * no removal. Hashes are keyed by a random seed: keys chosen to collide do not. */
+ * Keys of one object are compared unescaped: with each other while they are few and simple, which
+ * most objects' are. The keys of all other open objects share one open-addressing table; an entry
+ * names its object by the number of its opening brace, so closing an object needs no removal.
+ * Hashes are keyed by a random seed: keys chosen to collide do not. */
 #include "json_scan.h"
 
 #include "codec.h"
+#include "eight.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -277,9 +279,19 @@ static void table_grow(struct key_table *t)
 
 /* --- the checker ----------------------------------------------------------------------------- */
 
+enum { ROW_KEYS = 12, ROW_KEY_BYTES = 64 };
+
+/* The keys of an open object, while they are few, short and without escapes. */
+struct key_row {
+    unsigned count;
+    bool in_table; /* they are not, or not any more */
+    struct slice key[ROW_KEYS];
+};
+
 struct checker {
     const char *start, *at, *end;
     const struct json_limits *limits;
+    struct key_row *rows; /* one for each depth */
     struct key_table keys;
     uint32_t objects[JSON_DEPTH_MAX + 1]; /* number of the open object; 0: an array */
     uint32_t object_count;
@@ -317,8 +329,17 @@ static bool check_escape(struct checker *c)
     return true;
 }
 
+/* ASCII that may stand in a string as it is. */
+static bool eight_are_plain(uint64_t bytes)
+{
+    return ((eight_below(bytes, 0x20) | eight_equal(bytes, '"') | eight_equal(bytes, '\\') |
+             (bytes & EIGHT_OF(0x80))) == 0);
+}
+
 static const char *plain_end(const char *at, const char *end)
 {
+    while (end - at >= 8 && eight_are_plain(eight_load(at)))
+        at += 8;
     while (at < end && (unsigned char)*at >= 0x20 && (unsigned char)*at < 0x80 && *at != '"' &&
            *at != '\\')
         at++;
@@ -405,6 +426,26 @@ static bool check_scalar(struct checker *c)
     return refuse(c, ERR_INVALID, "a value was expected");
 }
 
+/* False: the innermost object has it already. */
+static bool add_key(struct checker *c, struct slice key)
+{
+    struct key_row *row = &c->rows[c->depth];
+    uint32_t object = c->objects[c->depth];
+    bool fits = row->count < ROW_KEYS && key.len <= ROW_KEY_BYTES && !has_escape(key);
+    if (!row->in_table && !fits) {
+        for (unsigned i = 0; i < row->count; i++)
+            ASSERT(table_add(&c->keys, row->key[i], object));
+        row->in_table = true;
+    }
+    if (row->in_table)
+        return table_add(&c->keys, key, object);
+    for (unsigned i = 0; i < row->count; i++)
+        if (slice_eq(row->key[i], key))
+            return false;
+    row->key[row->count++] = key;
+    return true;
+}
+
 /* `"key" :` of the innermost object. */
 static bool check_key(struct checker *c)
 {
@@ -415,7 +456,7 @@ static bool check_key(struct checker *c)
     if (!check_string(c))
         return false;
     struct slice key = {from + 1, (size_t)(c->at - from) - 2};
-    if (c->limits->unique_keys && !table_add(&c->keys, key, c->objects[c->depth])) {
+    if (c->limits->unique_keys && !add_key(c, key)) {
         c->at = from;
         return refuse(c, ERR_INVALID, "a key is given twice");
     }
@@ -432,6 +473,10 @@ static bool check_open(struct checker *c, bool *ret_empty)
     if (c->depth >= c->limits->depth)
         return refuse(c, ERR_TOO_LARGE, "the document is nested too deeply");
     c->objects[++c->depth] = is_object ? ++c->object_count : 0;
+    if (is_object && c->limits->unique_keys) {
+        c->rows[c->depth].count = 0;
+        c->rows[c->depth].in_table = false;
+    }
     c->at++;
     skip_space(c);
     *ret_empty = c->at < c->end && *c->at == (is_object ? '}' : ']');
@@ -498,8 +543,12 @@ static void find_position(const struct checker *c, struct json_fault *ret)
 enum err_code json_check(struct slice text, const struct json_limits *limits,
                          struct json_fault *fault, struct err *err)
 {
-    struct checker c = {
-        .start = text.ptr, .at = text.ptr, .end = text.ptr + text.len, .limits = limits};
+    struct key_row rows[JSON_DEPTH_MAX + 1]; /* 27 KB of the stack, of which few are touched */
+    struct checker c = {.start = text.ptr,
+                        .at = text.ptr,
+                        .end = text.ptr + text.len,
+                        .limits = limits,
+                        .rows = rows};
     ASSERT(limits->depth <= JSON_DEPTH_MAX);
     bool ok = check_document(&c);
     free(c.keys.entries);
@@ -544,12 +593,24 @@ enum json_kind json_kind(struct slice value)
     }
 }
 
+/* Most strings are shorter than a call of memchr() is long. */
+static const char *find_quote(const char *at, const char *end)
+{
+    for (unsigned words = 0; words < 3 && end - at >= 8; words++, at += 8) {
+        uint64_t found = eight_equal(eight_load(at), '"');
+        if (found != 0)
+            return at + eight_first(found);
+    }
+    const char *quote = memchr(at, '"', (size_t)(end - at));
+    ASSERT(quote != NULL);
+    return quote;
+}
+
 /* A quote that an even number of backslashes precedes. */
 static const char *string_end(const char *at, const char *end)
 {
     for (at++;;) {
-        const char *quote = memchr(at, '"', (size_t)(end - at));
-        ASSERT(quote != NULL);
+        const char *quote = find_quote(at, end);
         const char *plain = quote;
         while (plain > at && plain[-1] == '\\')
             plain--;

@@ -390,13 +390,11 @@ static struct slice link_source(struct slice input)
     return is_link ? id : SLICE_EMPTY;
 }
 
-bool progress_heard_all(const struct progress *p, const struct prompt *prompt)
+/* Which nodes feed another. To be freed. */
+static bool *find_feeding(const struct progress *p, const struct prompt *prompt)
 {
     struct json_iter it;
     struct slice name, input;
-    for (unsigned i = 0; i < p->count; i++)
-        if (p->nodes[i].state != PROGRESS_DONE || !p->nodes[i].ran || p->nodes[i].retold)
-            return false;
     bool *feeds = xcalloc(p->count, sizeof(*feeds));
     for (unsigned i = 0; i < prompt->count; i++) {
         json_iter_init(&it, prompt->nodes[i].inputs);
@@ -407,11 +405,50 @@ bool progress_heard_all(const struct progress *p, const struct prompt *prompt)
                 feeds[at] = true;
         }
     }
-    bool all = true;
+    return feeds;
+}
+
+/* Empty: not known. */
+static struct slice class_of(const struct progress *p, const struct prompt *prompt, unsigned i)
+{
+    bool is_there = i < prompt->count && slice_eq(prompt->nodes[i].id, p->nodes[i].id);
+    return is_there ? prompt->nodes[i].class_type : SLICE_EMPTY;
+}
+
+static bool has_outputs(const struct progress_node *n)
+{
+    return n->file_count > 0 || n->texts != NULL;
+}
+
+bool progress_heard_all(const struct progress *p, const struct prompt *prompt, struct quiet *quiet)
+{
     for (unsigned i = 0; i < p->count; i++)
-        all = all && (feeds[i] || p->nodes[i].told);
+        if (p->nodes[i].state != PROGRESS_DONE || !p->nodes[i].ran || p->nodes[i].retold)
+            return false;
+    bool *feeds = find_feeding(p, prompt);
+    bool all = true;
+    for (unsigned i = 0; i < p->count; i++) {
+        if (has_outputs(&p->nodes[i]))
+            quiet_remove(quiet, class_of(p, prompt, i));
+        all = all && (feeds[i] || p->nodes[i].told || quiet_has(quiet, class_of(p, prompt, i)));
+    }
     free(feeds);
     return all;
+}
+
+void progress_learn_quiet(const struct progress *p, const struct prompt *prompt,
+                          struct quiet *quiet)
+{
+    bool *feeds = find_feeding(p, prompt);
+    for (unsigned i = 0; i < p->count; i++) {
+        const struct progress_node *n = &p->nodes[i];
+        struct slice class_type = class_of(p, prompt, i);
+        if (has_outputs(n))
+            quiet_remove(quiet, class_type);
+        else if (n->ran && !n->told && !feeds[i] && class_type.len > 0)
+            quiet_add(quiet, class_type);
+    }
+    free(feeds);
 }
 
 /* Which node of the prompt an output of an unknown id belongs to. */

@@ -28,13 +28,19 @@ static bool is_object(struct slice value)
     return json_kind(value) == JSON_OBJECT;
 }
 
-/* A workflow as the editor saves it: {"nodes": […], "links": […], …}. */
-static bool is_ui_format(struct slice object)
+/* What tells the kinds of bodies apart. */
+enum mark { PROMPT, NODES, LINKS, CLASS_TYPE, MARKS };
+
+static void read_marks(struct slice object, struct slice *ret)
 {
-    struct slice nodes;
-    struct slice links;
-    return json_get(object, "nodes", &nodes) && json_kind(nodes) == JSON_ARRAY &&
-           json_get(object, "links", &links);
+    static const char *const names[MARKS] = {"prompt", "nodes", "links", "class_type"};
+    json_pick(object, names, ret, MARKS);
+}
+
+/* A workflow as the editor saves it: {"nodes": […], "links": […], …}. */
+static bool is_ui_format(const struct slice *marks)
+{
+    return marks[NODES].len > 0 && json_kind(marks[NODES]) == JSON_ARRAY && marks[LINKS].len > 0;
 }
 
 static enum err_code read_envelope(struct prompt *p, struct slice top, struct prompt_fault *fault)
@@ -133,7 +139,7 @@ static enum err_code read_nodes(struct prompt *p, struct slice prompt, struct pr
 static bool is_minus_one(struct slice value)
 {
     double number;
-    return json_kind(value) == JSON_NUMBER && json_to_double(value, &number) && number == -1;
+    return value.ptr[0] == '-' && json_to_double(value, &number) && number == -1;
 }
 
 static void add_seed(struct prompt *p, const struct prompt_node *node, struct slice key,
@@ -166,6 +172,21 @@ static void fill_seeds(struct prompt *p, struct slice prompt, struct splice *edi
     }
 }
 
+static void move_slice(struct slice *s, struct slice from, struct slice to)
+{
+    s->ptr = to.ptr + (s->ptr - from.ptr);
+}
+
+/* The same bytes lie elsewhere. */
+static void move_nodes(struct prompt *p, struct slice from, struct slice to)
+{
+    for (unsigned i = 0; i < p->count; i++) {
+        move_slice(&p->nodes[i].id, from, to);
+        move_slice(&p->nodes[i].class_type, from, to);
+        move_slice(&p->nodes[i].inputs, from, to);
+    }
+}
+
 /* The text that goes out; the nodes then point into it. */
 static enum err_code write_text(struct prompt *p, struct slice prompt, struct prompt_fault *fault)
 {
@@ -175,13 +196,17 @@ static enum err_code write_text(struct prompt *p, struct slice prompt, struct pr
     fill_seeds(p, prompt, &edits);
     buf_adds(&p->seeds, "}");
     enum err_code code = splice_apply(&edits, prompt, &p->text);
+    bool edited = edits.count > 0;
     splice_done(&edits);
     if (code == ERR_BUSY)
         return err_set(&fault->err, code, "prompts take too much memory at the moment");
     if (code != ERR_OK)
         return refuse(fault, "json_too_complex", "the prompt does not fit into memory", NULL);
     sha256_hex(prompt, p->sha256);
-    return read_nodes(p, buf_slice(&p->text), fault);
+    if (edited)
+        return read_nodes(p, buf_slice(&p->text), fault);
+    move_nodes(p, prompt, buf_slice(&p->text));
+    return ERR_OK;
 }
 
 static enum err_code check_text(struct slice text, const struct json_limits *limits,
@@ -218,18 +243,22 @@ static enum err_code parse(struct prompt *ret, struct buf *take_body,
         return code;
     struct slice top = json_trim(buf_slice(&ret->body));
     struct slice prompt = top;
-    struct slice inner;
-    struct slice class_type;
+    struct slice marks[MARKS];
+    struct slice inner[MARKS];
     if (!is_object(top))
         return refuse(fault, "not_a_prompt", "the body is not a JSON object", NULL);
-    if (json_get(top, "prompt", &inner) && is_object(inner) &&
-        !json_get(inner, "class_type", &class_type)) {
-        prompt = inner;
-        code = read_envelope(ret, top, fault);
-        if (code != ERR_OK)
-            return code;
+    read_marks(top, marks);
+    if (marks[PROMPT].len > 0 && is_object(marks[PROMPT])) {
+        read_marks(marks[PROMPT], inner);
+        if (inner[CLASS_TYPE].len == 0) { /* no node that is called so */
+            prompt = marks[PROMPT];
+            memcpy(marks, inner, sizeof(marks));
+            code = read_envelope(ret, top, fault);
+            if (code != ERR_OK)
+                return code;
+        }
     }
-    if (is_ui_format(prompt))
+    if (is_ui_format(marks))
         return refuse(fault, "ui_format", "this is a workflow as ComfyUI's editor saves it",
                       "export it with \"Export (API)\" in ComfyUI's menu (older versions: enable "
                       "dev mode options, then \"Save (API Format)\")");

@@ -2,6 +2,8 @@
  * are at the end. */
 #include "http_msg.h"
 
+#include "eight.h"
+
 #include <stdlib.h>
 
 static const char hex_upper[] = "0123456789ABCDEF";
@@ -30,21 +32,12 @@ bool http_is_value_char(char c)
     return (u >= ' ' && u != 0x7f) || u == '\t';
 }
 
-/* Has one of eight bytes a value below n, at most 128? */
-static bool has_below(uint64_t bytes, uint64_t n)
-{
-    const uint64_t each = 0x0101010101010101u;
-    return ((bytes - each * n) & ~bytes & each * 0x80) != 0;
-}
-
 size_t http_value_span(struct slice s)
 {
-    const uint64_t deletes = 0x7f7f7f7f7f7f7f7fu;
     size_t at = 0;
-    for (; s.len - at >= sizeof(uint64_t); at += sizeof(uint64_t)) {
-        uint64_t eight;
-        memcpy(&eight, s.ptr + at, sizeof(eight));
-        if (has_below(eight, ' ') || has_below(eight ^ deletes, 1))
+    for (; s.len - at >= 8; at += 8) {
+        uint64_t bytes = eight_load(s.ptr + at);
+        if ((eight_below(bytes, ' ') | eight_equal(bytes, 0x7f)) != 0)
             break;
     }
     while (at < s.len && http_is_value_char(s.ptr[at]))

@@ -128,6 +128,7 @@ void up_call_expire(struct up_call *u)
 
 static enum err_code copy_headers(struct http_headers *to, const struct http_headers *from)
 {
+    buf_expect(&to->text, from->text.len);
     for (unsigned i = 0; i < from->count; i++) {
         enum err_code code =
             http_headers_add(to, http_headers_name(from, i), http_headers_value(from, i));

@@ -211,6 +211,7 @@ static void result_open_node(struct result *r)
     const struct progress_node *n = &task_progress(r->task)->nodes[r->node];
     struct buf entry;
     buf_init(&entry, SIZE_MAX);
+    buf_expect(&entry, 500);
     buf_adds(&entry, r->node == 0 ? "{" : ",");
     progress_render_node(n, &entry);
     result_write(r, buf_slice(&entry));

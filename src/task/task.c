@@ -118,13 +118,18 @@ bool task_has_watch(const struct task *t)
     return !list_is_empty(&t->watches);
 }
 
-void task_changed(struct task *t)
+static void task_changed_at(struct task *t, uint64_t wall_ms, uint64_t mono_ms)
 {
     t->rev++;
-    t->updated_ms = clock_wall_ms();
+    t->updated_ms = wall_ms;
     t->change_told = true;
-    task_store_live(t);
+    task_store_live(t, mono_ms);
     task_notify(t);
+}
+
+void task_changed(struct task *t)
+{
+    task_changed_at(t, clock_wall_ms(), clock_mono_ms());
 }
 
 void task_set_status(struct task *t, enum task_status status)
@@ -406,6 +411,7 @@ struct blob *task_nodes(struct task *t)
     if (t->nodes_blob == NULL || t->nodes_rev != t->progress.rev) {
         struct buf out;
         buf_init(&out, SIZE_MAX);
+        buf_expect(&out, TASK_TEXT_USUAL);
         progress_render(&t->progress, &out);
         blob_unref(t->nodes_blob);
         t->nodes_blob = blob_new(buf_slice(&out));
@@ -420,6 +426,7 @@ struct blob *task_record(struct task *t)
     if (t->record_blob == NULL || t->record_rev != t->rev) {
         struct buf out;
         buf_init(&out, SIZE_MAX);
+        buf_expect(&out, TASK_TEXT_USUAL);
         record_render(t, &out);
         blob_unref(t->record_blob);
         t->record_blob = blob_new(buf_slice(&out));
@@ -671,8 +678,9 @@ void task_on_event(struct task *t, const struct event *e)
         t->missed = true;
     if (e->type == EVENT_PREVIEW)
         task_show_preview(t, e);
-    if (progress_apply(&t->progress, e, clock_wall_ms() / 1000))
-        task_changed(t);
+    uint64_t wall_ms = clock_wall_ms();
+    if (progress_apply(&t->progress, e, wall_ms / 1000))
+        task_changed_at(t, wall_ms, t->news_at);
     if (e->type == EVENT_OVER) {
         t->over = true;
         t->over_at = t->news_at;

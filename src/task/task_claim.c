@@ -182,6 +182,7 @@ static struct blob *claim_blob(const struct task *t, bool with_prompt)
 {
     struct buf text;
     buf_init(&text, SIZE_MAX);
+    buf_expect(&text, with_prompt ? claim_len(t) : 500);
     task_claim_document(t, with_prompt, &text);
     struct blob *claim = blob_new(buf_slice(&text));
     buf_done(&text);

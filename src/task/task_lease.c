@@ -20,9 +20,9 @@ uint64_t task_lease_end(const struct task *t)
     return t->verified_at + lease_ms(t) / 2;
 }
 
-bool task_lease_holds(const struct task *t)
+bool task_lease_holds(const struct task *t, uint64_t now)
 {
-    return clock_mono_ms() < task_lease_end(t);
+    return now < task_lease_end(t);
 }
 
 /* --- is it still ours? ----------------------------------------------------------------------- */
@@ -86,7 +86,7 @@ void task_lease_tick(struct task *t, uint64_t now)
 {
     if (t->live_record.wrote_at > t->verified_at)
         t->verified_at = t->live_record.wrote_at;
-    bool holds = task_lease_holds(t);
+    bool holds = task_lease_holds(t, now);
     if (!holds)
         t->suspect_until =
             now + (uint64_t)3 * TASK_CLAIM_MS; /* a follower's look, prompt and fence */
@@ -100,7 +100,7 @@ void task_lease_tick(struct task *t, uint64_t now)
     if (t->live_due || now - t->beat_at >= lease_ms(t) / 6) {
         if (!t->live_due)
             task_beat(t);
-        task_store_live(t);
+        task_store_live(t, now);
     }
     uint64_t every = t->state == STATE_WAITING ? 2 * TASK_CTL_MS : TASK_CTL_MS;
     if (t->ops[TASK_OP_LEASE] == 0 && now - t->queued_at >= TASK_CTL_AFTER_MS &&

@@ -85,6 +85,8 @@ void task_settle(struct task *t, const struct history *h)
         (void)progress_apply(&t->progress, &cached, now_s);
     }
     progress_reconcile(&t->progress, h->outputs, h->meta, success, now_s);
+    if (success && t->saw_success && !t->missed && !t->gap && !task_is_deaf(t))
+        progress_learn_quiet(&t->progress, &t->prompt, task_hub_quiet(t->hub));
     task_changed(t);
     if (t->over_at == 0)
         t->over_at = clock_mono_ms();
@@ -100,7 +102,8 @@ void task_settle(struct task *t, const struct history *h)
 bool task_settle_undoubted(struct task *t)
 {
     return t->over && t->saw_success && !task_is_deaf(t) &&
-           progress_heard_all(&t->progress, &t->prompt) && task_settle_by_news(t);
+           progress_heard_all(&t->progress, &t->prompt, task_hub_quiet(t->hub)) &&
+           task_settle_by_news(t);
 }
 
 bool task_settle_by_news(struct task *t)

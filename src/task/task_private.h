@@ -22,6 +22,7 @@ enum {
     TASK_CANCEL_MS = 30000,    /* then ComfyUI is condemned */
     TASK_INTERRUPT_AGAIN_MS = 2000,
     TASK_END_STORE_MS = 30000,
+    TASK_TEXT_USUAL = 2000, /* bytes of a record, of a node map: most are shorter */
     TASK_LIVE_AFTER_MS = 200,
     TASK_CLAIM_MS = 10000, /* the store answers within this, or the task goes on without it */
     TASK_CLAIM_PROMPT_MAX = 64 * 1024, /* with all that came: a larger one has its own document */
@@ -260,7 +261,7 @@ void task_collect_step(struct task *t);
 void task_store_begin(struct task *t); /* its record is in the store or on its way */
 void task_store_first(struct task *t); /* puts it on its way, for a task that needs no claim */
 void task_beat(struct task *t);        /* a new revision for the lease's sake */
-void task_store_live(struct task *t);
+void task_store_live(struct task *t, uint64_t now); /* something changed: soon, or at once */
 void task_store_end(struct task *t);
 /* No live writes from now on. False: one is under way, task_step() follows. */
 bool task_store_pause(struct task *t);
@@ -370,7 +371,7 @@ bool task_offer_step(struct task *t, bool is_still);
 bool task_wishes_read(struct slice text, int64_t *ret_attempt);
 void task_obey(struct task *t, struct slice text);
 void task_lease_tick(struct task *t, uint64_t now);
-bool task_lease_holds(const struct task *t);
+bool task_lease_holds(const struct task *t, uint64_t now);
 uint64_t task_lease_end(const struct task *t); /* for store operations' not_after_ms */
 
 /* task_hub.c */
@@ -387,7 +388,8 @@ void task_hub_pump(struct task_hub *h);
 const struct task_hub_options *task_hub_options(const struct task_hub *h);
 struct later *task_hub_later(struct task_hub *h);
 uv_loop_t *task_hub_loop(struct task_hub *h);
-struct closer *task_hub_closer(struct task_hub *h);            /* one hold a task */
+struct closer *task_hub_closer(struct task_hub *h); /* one hold a task */
+struct quiet *task_hub_quiet(struct task_hub *h);
 void task_hub_count(struct task_hub *h, const struct task *t); /* it has ended */
 
 #endif

@@ -97,13 +97,13 @@ void task_store_first(struct task *t)
 
 /* The first record is written at once; what changes soon after it waits for the tick: a run that is
  * over by then costs no write in between. */
-void task_store_live(struct task *t)
+void task_store_live(struct task *t, uint64_t now)
 {
     t->live_due = true;
-    if (!t->live || !task_lease_holds(t) || clock_mono_ms() - t->queued_at < TASK_LIVE_AFTER_MS)
+    if (!t->live || now - t->queued_at < TASK_LIVE_AFTER_MS || !task_lease_holds(t, now))
         return;
     t->live_due = false;
-    t->beat_at = clock_mono_ms();
+    t->beat_at = now;
     t->live_record.not_after_ms = t->live_nodes.not_after_ms = task_lease_end(t);
     store_touch(&t->live_record);
     store_touch(&t->live_nodes);
@@ -188,7 +188,7 @@ static void end_write(struct task *t)
     struct store_op *op = task_op_new(t, TASK_OP_END, end_on_stored);
     op->deadline_ms = TASK_END_STORE_MS;
     struct blob *nodes = task_nodes(t); /* first: the record takes them over */
-    if ((t->given || !task_lease_holds(t)) && !t->end_created)
+    if ((t->given || !task_lease_holds(t, clock_mono_ms())) && !t->end_created)
         (void)add_own(t, op, STORE_CREATE, "end", t->attempt, task_record(t));
     (void)add_own(t, op, STORE_PUT, NULL, 0, nodes);
     add_own(t, op, STORE_PUT, "task", 0, task_record(t))->durable = true;

@@ -293,6 +293,35 @@ def test_06_without_any_doubt_the_history_is_not_asked(both):
     assert asked() == 1
 
 
+def test_06_who_never_says_anything_is_not_asked_about_again(both):
+    """6. The history has shown once that a class of nodes has no outputs. Another ComfyUI is asked anew."""
+    agent = both.agent()
+
+    def run(color, silent="LabSilentOutput"):
+        prompt = {**image_prompt(color), "8": node(silent, image=["1", 0])}
+        images(agent.run(prompt))
+        return agent.comfy.state()["requests"].get("GET /history/*", 0)
+
+    assert [run(1), run(2), run(3)] == [1, 1, 1]
+    agent.comfy.control({"at": "ws", "type": "executed", "do": "lose"})
+    assert run(4) == 2, "who does speak is missed"
+    agent.comfy.control({"at": "now", "do": "ws_drop"})
+    agent.wait_ready()
+    assert [run(5), run(6)] == [3, 3]
+
+
+def test_06_what_was_not_heard_says_nothing_of_a_class(both):
+    """6. A run with a gap in its news is not what a class is known by."""
+    agent = both.agent()
+    silent = {**image_prompt(1), "8": node("LabSilentOutput", image=["1", 0])}
+    agent.comfy.control({"at": "ws", "type": "executed", "do": "garble"})
+    images(agent.run(silent))
+    assert agent.comfy.state()["requests"]["GET /history/*"] == 1
+    silent["1"]["inputs"]["color"] = 2
+    images(agent.run(silent))
+    assert agent.comfy.state()["requests"]["GET /history/*"] == 2
+
+
 def test_06_a_deaf_socket(both):
     """6. A socket may look healthy and be deaf: a slow look into the history finds the end. The run that
     raised is told from the one that succeeded."""

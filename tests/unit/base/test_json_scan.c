@@ -3,6 +3,7 @@
 #include "splice.h"
 #include "unit.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 static enum err_code check(const char *text, const struct json_limits *limits)
@@ -116,6 +117,73 @@ static void duplicate_keys_are_found_after_unescaping(void **state)
         assert_int_equal(check(twice[i], &json_from_client), ERR_INVALID);
     for (size_t i = 0; i < ARRAY_LEN(once); i++)
         assert_int_equal(check(once[i], &json_from_client), ERR_OK);
+}
+
+/* n keys, the last of them in the place of an earlier one: behind a value that is an object, too,
+ * and with one of the keys spelled with an escape (-1: none). */
+static void add_object(struct buf *out, int n, int again, int escaped)
+{
+    for (int i = 0; i < n; i++) {
+        int name = i == n - 1 && again >= 0 ? again : i;
+        buf_addf(out, "%s\"%s%d\":", i > 0 ? "," : "{", i == escaped ? "\\u006b" : "k", name);
+        buf_adds(out, i % 3 == 1 ? "{\"k0\":{\"k1\":1},\"k1\":2}" : "1");
+    }
+    buf_adds(out, "}");
+}
+
+static void a_key_given_twice_is_found_wherever_it_stands(void **state)
+{
+    (void)state;
+    struct buf text;
+    buf_init(&text, SIZE_MAX);
+    for (int n = 2; n <= 30; n++) {
+        for (int again = -1; again < n - 1; again++) {
+            for (int escaped = -1; escaped < n; escaped++) {
+                buf_reset(&text);
+                buf_adds(&text, "[");
+                add_object(&text, 30, -1, escaped);
+                buf_adds(&text, ",");
+                add_object(&text, n, again, escaped);
+                buf_adds(&text, "]");
+                assert_int_equal(json_check(buf_slice(&text), &json_from_client, NULL, NULL),
+                                 again < 0 ? ERR_OK : ERR_INVALID);
+            }
+        }
+    }
+    buf_done(&text);
+}
+
+/* Text is looked at in words of eight bytes, wherever they fall. */
+static void strings_end_where_they_end(void **state)
+{
+    (void)state;
+    static const char *const odd[] = {"\\\"", "\\\\", "\xc3\xa9", "]", ""};
+    static const char *const bad[] = {"\x1f", "\xc3", "\\x", "\""};
+    for (size_t len = 0; len < 40; len++) {
+        for (size_t at = 0; at <= len; at++) {
+            for (size_t i = 0; i < ARRAY_LEN(odd) + ARRAY_LEN(bad); i++) {
+                const char *what = i < ARRAY_LEN(odd) ? odd[i] : bad[i - ARRAY_LEN(odd)];
+                char room[64];
+                int size = snprintf(room, sizeof(room), "[\"%.*s%s%.*s\",\"b\"]", (int)at,
+                                    "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", what,
+                                    (int)(len - at), "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
+                char *exact = memcpy(xmalloc((size_t)size), room, (size_t)size);
+                struct slice text = {exact, (size_t)size};
+                bool ok = json_check(text, &json_from_client, NULL, NULL) == ERR_OK;
+                assert_int_equal(ok, i < ARRAY_LEN(odd));
+                if (ok) {
+                    struct json_iter it;
+                    struct slice value;
+                    json_iter_init(&it, text);
+                    assert_true(json_next(&it, NULL, &value));
+                    assert_int_equal(value.len, text.len - strlen("[,\"b\"]"));
+                    assert_true(json_next(&it, NULL, &value));
+                    assert_true(json_string_is(value, "b"));
+                }
+                free(exact);
+            }
+        }
+    }
 }
 
 static void many_keys_stay_linear_and_right(void **state)
@@ -279,6 +347,8 @@ int main(void)
         cmocka_unit_test(the_grammar_of_rfc_8259),
         cmocka_unit_test(what_python_prints_is_read_from_comfyui_only),
         cmocka_unit_test(duplicate_keys_are_found_after_unescaping),
+        cmocka_unit_test(a_key_given_twice_is_found_wherever_it_stands),
+        cmocka_unit_test(strings_end_where_they_end),
         cmocka_unit_test(many_keys_stay_linear_and_right),
         cmocka_unit_test(bombs_are_refused),
         cmocka_unit_test(a_fault_has_a_place),

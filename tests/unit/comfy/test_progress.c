@@ -198,9 +198,105 @@ static void what_may_be_missing_is_known(void **state)
         for (unsigned k = 0; k < ARRAY_LEN(cases[i].messages) && cases[i].messages[k] != NULL; k++)
             (void)apply(&m, cases[i].messages[k]);
         (void)apply(&m, SUCCESS);
-        assert_int_equal(progress_heard_all(&m.progress, &m.prompt), cases[i].heard_all);
+        struct quiet none;
+        quiet_init(&none);
+        assert_int_equal(progress_heard_all(&m.progress, &m.prompt, &none), cases[i].heard_all);
         map_close(&m);
     }
+}
+
+/* A run of 1 (class A), which feeds 2 (class B), and of 3 (class C), with these messages between.
+ */
+static void run_three(struct map *m, const char *of_two, const char *of_three)
+{
+    map_open(m, "{\"1\":" NODE ",\"2\":{\"class_type\":\"B\",\"inputs\":{\"from\":[\"1\",0]}},"
+                "\"3\":{\"class_type\":\"C\",\"inputs\":{}}}");
+    (void)apply(m, EXECUTING("1"));
+    (void)apply(m, EXECUTING("2"));
+    (void)apply(m, of_two);
+    (void)apply(m, EXECUTING("3"));
+    (void)apply(m, of_three);
+    (void)apply(m, SUCCESS);
+}
+
+#define NOTHING "{\"type\":\"status\",\"data\":{}}"
+#define PICTURE(n)                                                                                 \
+    "{\"type\":\"executed\",\"data\":{\"node\":\"" n "\",\"output\":{\"images\":["                 \
+    "{\"filename\":\"a.png\",\"subfolder\":\"\",\"type\":\"output\"}]}}}"
+
+static void who_never_says_anything_is_known(void **state)
+{
+    (void)state;
+    struct map m;
+    struct quiet quiet;
+    struct slice outputs = SLICE("{\"2\":{\"images\":[{\"filename\":\"a.png\",\"subfolder\":\"\","
+                                 "\"type\":\"output\"}]}}");
+    quiet_init(&quiet);
+
+    run_three(&m, PICTURE("2"), NOTHING);
+    assert_false(progress_heard_all(&m.progress, &m.prompt, &quiet));
+    progress_reconcile(&m.progress, outputs, SLICE_EMPTY, true, 100);
+    progress_learn_quiet(&m.progress, &m.prompt, &quiet);
+    map_close(&m);
+    assert_false(quiet_has(&quiet, SLICE("\"A\""))); /* it stands at no end */
+    assert_false(quiet_has(&quiet, SLICE("\"B\""))); /* it has told */
+    assert_true(quiet_has(&quiet, SLICE("\"C\"")));
+
+    run_three(&m, PICTURE("2"), NOTHING);
+    assert_true(progress_heard_all(&m.progress, &m.prompt, &quiet));
+    map_close(&m);
+    run_three(&m, NOTHING, NOTHING); /* of B a message is missing */
+    assert_false(progress_heard_all(&m.progress, &m.prompt, &quiet));
+    map_close(&m);
+
+    run_three(&m, PICTURE("2"), PICTURE("3")); /* C does speak, sometimes */
+    assert_true(progress_heard_all(&m.progress, &m.prompt, &quiet));
+    map_close(&m);
+    assert_false(quiet_has(&quiet, SLICE("\"C\"")));
+}
+
+static void whose_outputs_only_the_history_has_is_not_quiet(void **state)
+{
+    (void)state;
+    struct map m;
+    struct quiet quiet;
+    struct slice outputs = SLICE("{\"3\":{\"text\":[\"t\"]}}");
+    quiet_init(&quiet);
+    quiet_add(&quiet, SLICE("\"C\""));
+    run_three(&m, NOTHING, NOTHING);
+    progress_reconcile(&m.progress, outputs, SLICE_EMPTY, true, 100);
+    progress_learn_quiet(&m.progress, &m.prompt, &quiet);
+    map_close(&m);
+    assert_true(quiet_has(&quiet, SLICE("\"B\"")));
+    assert_false(quiet_has(&quiet, SLICE("\"C\"")));
+}
+
+/* Cached, or never seen at work: that says nothing of its class. And of a map without its prompt no
+ * class is known. */
+static void nothing_is_learnt_of_who_did_not_run(void **state)
+{
+    (void)state;
+    struct map m;
+    struct quiet quiet;
+    quiet_init(&quiet);
+    map_open(
+        &m,
+        "{\"1\":{\"class_type\":\"C\",\"inputs\":{}},\"2\":{\"class_type\":\"D\",\"inputs\":{}}}");
+    (void)apply(&m, "{\"type\":\"execution_cached\",\"data\":{\"nodes\":[\"1\"]}}");
+    progress_reconcile(&m.progress, SLICE("{}"), SLICE_EMPTY, true, 100);
+    progress_learn_quiet(&m.progress, &m.prompt, &quiet);
+    assert_false(quiet_has(&quiet, SLICE("\"C\"")));
+    assert_false(quiet_has(&quiet, SLICE("\"D\"")));
+    map_close(&m);
+
+    struct prompt unknown;
+    prompt_init_empty(&unknown);
+    run_three(&m, NOTHING, NOTHING);
+    progress_learn_quiet(&m.progress, &unknown, &quiet);
+    assert_false(quiet_has(&quiet, SLICE("\"C\"")));
+    assert_false(progress_heard_all(&m.progress, &unknown, &quiet));
+    map_close(&m);
+    prompt_done(&unknown);
 }
 
 static void ids_are_the_same_in_any_spelling(void **state)
@@ -286,6 +382,9 @@ int main(void)
         cmocka_unit_test(outputs_are_kept_up_to_a_bound_and_that_there_were_more_is_told),
         cmocka_unit_test(history_replaces_what_events_said_of_outputs),
         cmocka_unit_test(what_may_be_missing_is_known),
+        cmocka_unit_test(who_never_says_anything_is_known),
+        cmocka_unit_test(whose_outputs_only_the_history_has_is_not_quiet),
+        cmocka_unit_test(nothing_is_learnt_of_who_did_not_run),
         cmocka_unit_test(ids_are_the_same_in_any_spelling),
         cmocka_unit_test(a_node_map_can_be_read_back),
         cmocka_unit_test(an_event_costs_the_same_at_any_number_of_nodes),
