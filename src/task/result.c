@@ -14,8 +14,10 @@
 
 #include <stdlib.h>
 
-enum { RESULT_PART = 48 * 1024 }; /* bytes encoded at once: a multiple of 3 */
-_Static_assert((int)COMFY_LOOK_BYTES <= (int)RESULT_PART, "what is kept is encoded at once");
+enum {
+    RESULT_PART = 48 * 1024, /* bytes encoded at once: a multiple of 3 */
+    RESULT_LEAD = 3000,      /* as much as a small result has */
+};
 
 struct result {
     struct task *task;
@@ -41,8 +43,19 @@ struct result {
     uint64_t received;
     struct base64_encoder encoder;
     struct blob *kept[TASK_KEPT_MAX]; /* NULL: to be fetched */
-    char text[BASE64_ROOM(RESULT_PART)];
+    char *text;                       /* BASE64_ROOM() of the largest part so far; NULL: none yet */
+    size_t text_part;
 };
+
+static char *result_text(struct result *r, size_t part)
+{
+    if (r->text == NULL || r->text_part < part) {
+        free(r->text);
+        r->text = xmalloc(BASE64_ROOM(part));
+        r->text_part = part;
+    }
+    return r->text;
+}
 
 static void result_tell(struct result *r)
 {
@@ -125,8 +138,9 @@ static void result_encode(struct result *r, struct slice part)
     result_tell(r);
     while (part.len > 0) {
         size_t take = part.len < RESULT_PART ? part.len : RESULT_PART;
-        size_t n = base64_feed(&r->encoder, (struct slice){part.ptr, take}, r->text);
-        result_write(r, (struct slice){r->text, n});
+        char *text = result_text(r, RESULT_PART);
+        size_t n = base64_feed(&r->encoder, (struct slice){part.ptr, take}, text);
+        result_write(r, (struct slice){text, n});
         part.ptr += take;
         part.len -= take;
     }
@@ -189,16 +203,18 @@ static bool result_write_kept(struct result *r)
     if (kept == NULL)
         return false;
     base64_init(&r->encoder);
-    size_t n = base64_feed(&r->encoder, blob_slice(kept), r->text);
-    result_write(r, (struct slice){r->text, n});
+    char *text = result_text(r, kept->len);
+    size_t n = base64_feed(&r->encoder, blob_slice(kept), text);
+    result_write(r, (struct slice){text, n});
     r->fetched = true;
     return true;
 }
 
 static void result_end_output(struct result *r)
 {
-    size_t n = base64_finish(&r->encoder, r->text);
-    result_write(r, (struct slice){r->text, n});
+    char text[BASE64_ROOM(1)];
+    size_t n = base64_finish(&r->encoder, text);
+    result_write(r, (struct slice){text, n});
     result_write(r, SLICE("\""));
     r->fetched = false;
     r->output++;
@@ -272,6 +288,7 @@ static void result_free(struct result *r)
         blob_unref(r->kept[i]);
     buf_done(&r->target);
     buf_done(&r->lead);
+    free(r->text);
     free(r);
 }
 
@@ -300,8 +317,7 @@ struct result *result_start(struct task *t, struct comfy *comfy, struct later *l
                             const struct result_sink *sink)
 {
     ASSERT(task_status(t) == TASK_SUCCEEDED);
-    struct result *r = xmalloc(sizeof(*r));
-    memset(r, 0, offsetof(struct result, text)); /* which is large, and written before it is read */
+    struct result *r = xcalloc(1, sizeof(*r));
     r->task = task_ref(t);
     r->comfy = comfy;
     r->later = later;
@@ -313,6 +329,7 @@ struct result *result_start(struct task *t, struct comfy *comfy, struct later *l
     }
     buf_init(&r->target, SIZE_MAX);
     buf_init(&r->lead, SIZE_MAX);
+    buf_expect(&r->lead, RESULT_LEAD);
     later_item_init(&r->step, result_on_step);
     result_step_later(r);
     return r;

@@ -409,14 +409,10 @@ bool task_saw_outputs(const struct task *t)
 struct blob *task_nodes(struct task *t)
 {
     if (t->nodes_blob == NULL || t->nodes_rev != t->progress.rev) {
-        struct buf out;
-        buf_init(&out, SIZE_MAX);
-        buf_expect(&out, TASK_TEXT_USUAL);
-        progress_render(&t->progress, &out);
+        progress_render(&t->progress, task_hub_draft(t->hub));
         blob_unref(t->nodes_blob);
-        t->nodes_blob = blob_new(buf_slice(&out));
+        t->nodes_blob = task_hub_draft_blob(t->hub);
         t->nodes_rev = t->progress.rev;
-        buf_done(&out);
     }
     return t->nodes_blob;
 }
@@ -424,14 +420,10 @@ struct blob *task_nodes(struct task *t)
 struct blob *task_record(struct task *t)
 {
     if (t->record_blob == NULL || t->record_rev != t->rev) {
-        struct buf out;
-        buf_init(&out, SIZE_MAX);
-        buf_expect(&out, TASK_TEXT_USUAL);
-        record_render(t, &out);
+        record_render(t, task_hub_draft(t->hub));
         blob_unref(t->record_blob);
-        t->record_blob = blob_new(buf_slice(&out));
+        t->record_blob = task_hub_draft_blob(t->hub);
         t->record_rev = t->rev;
-        buf_done(&out);
     }
     return t->record_blob;
 }

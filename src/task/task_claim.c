@@ -180,13 +180,8 @@ static struct store_op *claim_begin(struct task *t)
 
 static struct blob *claim_blob(const struct task *t, bool with_prompt)
 {
-    struct buf text;
-    buf_init(&text, SIZE_MAX);
-    buf_expect(&text, with_prompt ? claim_len(t) : 500);
-    task_claim_document(t, with_prompt, &text);
-    struct blob *claim = blob_new(buf_slice(&text));
-    buf_done(&text);
-    return claim;
+    task_claim_document(t, with_prompt, task_hub_draft(t->hub));
+    return task_hub_draft_blob(t->hub);
 }
 
 static struct blob *make_claim(struct task *t)

@@ -8,6 +8,7 @@
 enum {
     HUB_BUCKETS = 1024,
     HUB_TICK_MS = 500,
+    HUB_DRAFT_KEPT = 64 * 1024,
     HUB_STORE_AGAIN_MS = 5000,
     HUB_UNSTORED_MAX = 1000,
     HUB_MIRRORS_MAX = 4096,
@@ -29,6 +30,7 @@ struct task_hub {
     uint64_t hash_seed;
     struct task *last;  /* the task of the last event: most follow each other */
     struct quiet quiet; /* of the ComfyUI that the link leads to */
+    struct buf draft;   /* texts are written here, so that each takes what it needs */
 
     bool draining;
     bool drained_told;
@@ -128,6 +130,7 @@ struct task_hub *task_hub_new(uv_loop_t *loop, struct later *later,
         list_init(&h->buckets[i]);
     random_bytes(&h->hash_seed, sizeof(h->hash_seed));
     quiet_init(&h->quiet);
+    buf_init(&h->draft, SIZE_MAX);
     later_item_init(&h->drained_item, hub_on_drained);
     later_item_init(&h->pump_item, hub_on_pump);
     closer_init(&h->closer, loop);
@@ -149,6 +152,7 @@ static void hub_on_closed(struct closer *closer)
     struct task_hub *h = CONTAINER_OF(closer, struct task_hub, closer);
     void (*closed)(void *ctx) = h->closed;
     void *ctx = h->closed_ctx;
+    buf_done(&h->draft);
     free(h);
     if (closed != NULL)
         closed(ctx);
@@ -199,6 +203,20 @@ struct task_hub_stats task_hub_stats(const struct task_hub *h)
 }
 
 /* The hub outlives every task, also those that only a reader of results still holds. */
+struct buf *task_hub_draft(struct task_hub *h)
+{
+    buf_reset(&h->draft);
+    return &h->draft;
+}
+
+struct blob *task_hub_draft_blob(struct task_hub *h)
+{
+    struct blob *blob = blob_new(buf_slice(&h->draft));
+    if (h->draft.cap > HUB_DRAFT_KEPT)
+        buf_done(&h->draft);
+    return blob;
+}
+
 struct quiet *task_hub_quiet(struct task_hub *h)
 {
     return &h->quiet;

@@ -22,7 +22,6 @@ enum {
     TASK_CANCEL_MS = 30000,    /* then ComfyUI is condemned */
     TASK_INTERRUPT_AGAIN_MS = 2000,
     TASK_END_STORE_MS = 30000,
-    TASK_TEXT_USUAL = 2000, /* bytes of a record, of a node map: most are shorter */
     TASK_LIVE_AFTER_MS = 200,
     TASK_CLAIM_MS = 10000, /* the store answers within this, or the task goes on without it */
     TASK_CLAIM_PROMPT_MAX = 64 * 1024, /* with all that came: a larger one has its own document */
@@ -390,6 +389,9 @@ struct later *task_hub_later(struct task_hub *h);
 uv_loop_t *task_hub_loop(struct task_hub *h);
 struct closer *task_hub_closer(struct task_hub *h); /* one hold a task */
 struct quiet *task_hub_quiet(struct task_hub *h);
+/* An empty buf for a text that becomes a blob; nobody else may ask for it in between. */
+struct buf *task_hub_draft(struct task_hub *h);
+struct blob *task_hub_draft_blob(struct task_hub *h);
 void task_hub_count(struct task_hub *h, const struct task *t); /* it has ended */
 
 #endif
