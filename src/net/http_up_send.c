@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 enum {
-    UP_PART = 64 * 1024,     /* of streamed content in one write */
+    UP_PART = 192 * 1024,    /* of streamed content in one write: each wakes the peer */
     UP_JOIN_MAX = 16 * 1024, /* content up to this is copied behind the head */
     UP_CHUNK_HEAD = 10,      /* eight hexadecimal digits, CR, LF */
 };

@@ -6,7 +6,8 @@ static void conn_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *ret)
 {
     struct http_conn *c = CONTAINER_OF(h, struct http_conn, tcp);
     (void)suggested;
-    *ret = uv_buf_init(c->server->read_bytes, HTTP_READ_BYTES);
+    bool is_body = c->state == CONN_BUSY && (c->req->reader == READER_PARTS || conn_body_is_due(c));
+    *ret = uv_buf_init(c->server->read_bytes, is_body ? HTTP_READ_BODY_BYTES : HTTP_READ_BYTES);
 }
 
 static void conn_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)
