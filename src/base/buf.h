@@ -19,8 +19,12 @@ struct slice {
 };
 
 #define SLICE(literal) ((struct slice){(literal), sizeof(literal) - 1})
-#define SLICE_EMPTY    ((struct slice){"", 0})
-#define SLICE_ARGS(s)  (int)(s).len, (s).ptr /* for "%.*s" */
+#define SLICE_INIT(literal)                                                                        \
+    {                                                                                              \
+        (literal), sizeof(literal) - 1                                                             \
+    } /* in a table */
+#define SLICE_EMPTY   ((struct slice){"", 0})
+#define SLICE_ARGS(s) (int)(s).len, (s).ptr /* for "%.*s" */
 
 static inline struct slice slice_of(const char *s)
 {
@@ -42,8 +46,13 @@ static inline bool slice_starts(struct slice a, struct slice with)
     return a.len >= with.len && memcmp(a.ptr, with.ptr, with.len) == 0;
 }
 
+bool bytes_eq_nocase(const char *a, const char *b, size_t len);
 /* ASCII letters compare equal in either case. */
-bool slice_eq_nocase(struct slice a, struct slice b);
+static inline bool slice_eq_nocase(struct slice a, struct slice b)
+{
+    return a.len == b.len && bytes_eq_nocase(a.ptr, b.ptr, a.len);
+}
+
 /* Without spaces and tabs at both ends. */
 struct slice slice_trim(struct slice s);
 /* What stands before the separator, or all if there is none; trimmed. It and the separator leave

@@ -302,13 +302,19 @@ static void hop_add_line(struct curl_slist **list, const struct buf *line)
 
 static bool hop_frames(struct slice name)
 {
-    static const char *const names[] = {
-        "host", "content-length", "transfer-encoding", "connection",      "expect", "upgrade",
-        "te",   "trailer",        "keep-alive",        "proxy-connection"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (slice_eq_nocase(name, slice_of(names[i])))
-            return true;
-    return false;
+    static const struct slice names[] = {
+        SLICE_INIT("host"),
+        SLICE_INIT("content-length"),
+        SLICE_INIT("transfer-encoding"),
+        SLICE_INIT("connection"),
+        SLICE_INIT("expect"),
+        SLICE_INIT("upgrade"),
+        SLICE_INIT("te"),
+        SLICE_INIT("trailer"),
+        SLICE_INIT("keep-alive"),
+        SLICE_INIT("proxy-connection"),
+    };
+    return http_name_is_among(name, names, ARRAY_LEN(names));
 }
 
 /* A line without a value takes a header of libcurl's own away: one that would wait a second for a

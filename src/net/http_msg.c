@@ -6,6 +6,8 @@
 
 #include <stdlib.h>
 
+enum { HEADERS_USUAL = 500 }; /* bytes of names and values */
+
 static const char hex_upper[] = "0123456789ABCDEF";
 
 /* --- header lists ---------------------------------------------------------------------------- */
@@ -67,6 +69,8 @@ void http_headers_reset(struct http_headers *h)
 enum err_code http_headers_add(struct http_headers *h, struct slice name, struct slice value)
 {
     value = slice_trim(value);
+    if (h->text.cap == 0)
+        buf_expect(&h->text, HEADERS_USUAL);
     if (!is_token(name) || http_value_span(value) < value.len)
         return ERR_INVALID;
     if (h->count == HTTP_HEADERS_MAX || name.len > HTTP_HEAD_MAX || value.len > HTTP_HEAD_MAX ||
@@ -136,6 +140,14 @@ unsigned http_headers_count(const struct http_headers *h, const char *name)
     for (unsigned i = headers_find(h, wanted, 0); i < h->count; i = headers_find(h, wanted, i + 1))
         n++;
     return n;
+}
+
+bool http_name_is_among(struct slice name, const struct slice *names, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (slice_eq_nocase(name, names[i]))
+            return true;
+    return false;
 }
 
 bool http_list_has(struct slice list, struct slice token)

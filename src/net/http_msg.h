@@ -43,6 +43,8 @@ unsigned http_headers_count(const struct http_headers *h, const char *name);
 /* Is `token` an element of a comma-separated list header (any case, over all its lines)? */
 bool http_headers_has_token(const struct http_headers *h, const char *name, const char *token);
 
+/* Is it one of these, in any case? */
+bool http_name_is_among(struct slice name, const struct slice *names, size_t count);
 /* Is `token` an element of this comma-separated list (any case)? */
 bool http_list_has(struct slice list, struct slice token);
 

@@ -1,24 +1,26 @@
 /* Header by header: dropped by name, by prefix, or because Connection names it. */
 #include "http_relay.h"
 
-static const char *const neither_way[] = {
-    "connection",       "content-length",           "date",
-    "keep-alive",       "proxy-authenticate",       "proxy-authorization",
-    "proxy-connection", "sec-websocket-extensions", "te",
-    "trailer",          "transfer-encoding",        "upgrade",
+static const struct slice neither_way[] = {
+    SLICE_INIT("connection"),
+    SLICE_INIT("content-length"),
+    SLICE_INIT("date"),
+    SLICE_INIT("keep-alive"),
+    SLICE_INIT("proxy-authenticate"),
+    SLICE_INIT("proxy-authorization"),
+    SLICE_INIT("proxy-connection"),
+    SLICE_INIT("sec-websocket-extensions"),
+    SLICE_INIT("te"),
+    SLICE_INIT("trailer"),
+    SLICE_INIT("transfer-encoding"),
+    SLICE_INIT("upgrade"),
 };
-static const char *const not_to_server[] = {
-    "expect",    "host", "origin", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
-    "x-api-key",
+static const struct slice not_to_server[] = {
+    SLICE_INIT("expect"),           SLICE_INIT("host"),
+    SLICE_INIT("origin"),           SLICE_INIT("x-forwarded-for"),
+    SLICE_INIT("x-forwarded-host"), SLICE_INIT("x-forwarded-proto"),
+    SLICE_INIT("x-api-key"),
 };
-
-static bool is_among(struct slice name, const char *const *names, size_t count)
-{
-    for (size_t i = 0; i < count; i++)
-        if (slice_eq_nocase(name, slice_of(names[i])))
-            return true;
-    return false;
-}
 
 static bool begins_with(struct slice name, struct slice prefix)
 {
@@ -47,7 +49,7 @@ typedef bool (*passes_cb)(struct slice name);
 
 static bool passes_to_server(struct slice name)
 {
-    return !is_among(name, not_to_server, ARRAY_LEN(not_to_server)) &&
+    return !http_name_is_among(name, not_to_server, ARRAY_LEN(not_to_server)) &&
            !begins_with(name, SLICE("sec-fetch-"));
 }
 
@@ -62,7 +64,7 @@ static enum err_code add_passing(const struct http_headers *from, passes_cb pass
     unsigned connection = first_connection(from);
     for (unsigned i = 0; i < from->count; i++) {
         struct slice name = http_headers_name(from, i);
-        if (is_among(name, neither_way, ARRAY_LEN(neither_way)) ||
+        if (http_name_is_among(name, neither_way, ARRAY_LEN(neither_way)) ||
             begins_with(name, SLICE("x-fc-")) || !passes(name) ||
             is_named_by(from, connection, name))
             continue;

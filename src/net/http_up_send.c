@@ -13,21 +13,16 @@ enum {
 };
 
 /* Of this hop only, or ours to say. */
-static bool is_ours(struct slice name)
-{
-    static const char *const names[] = {"connection", "content-length",    "expect",
-                                        "keep-alive", "proxy-connection",  "te",
-                                        "trailer",    "transfer-encoding", "upgrade"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (slice_eq_nocase(name, slice_of(names[i])))
-            return true;
-    return false;
-}
+static const struct slice ours[] = {
+    SLICE_INIT("connection"), SLICE_INIT("content-length"),    SLICE_INIT("expect"),
+    SLICE_INIT("keep-alive"), SLICE_INIT("proxy-connection"),  SLICE_INIT("te"),
+    SLICE_INIT("trailer"),    SLICE_INIT("transfer-encoding"), SLICE_INIT("upgrade"),
+};
 
 static void add_headers(struct buf *out, const struct http_headers *h)
 {
     for (unsigned i = 0; i < h->count; i++)
-        if (!is_ours(http_headers_name(h, i)))
+        if (!http_name_is_among(http_headers_name(h, i), ours, ARRAY_LEN(ours)))
             http_headers_write_one(h, i, out);
 }
 
