@@ -106,7 +106,8 @@ static inline void buf_add(struct buf *b, struct slice s)
         buf_add_growing(b, s);
         return;
     }
-    memcpy(b->ptr + b->len, s.ptr, s.len);
+    if (s.len > 0) /* an empty slice may point nowhere */
+        memcpy(b->ptr + b->len, s.ptr, s.len);
     b->len += s.len;
     b->ptr[b->len] = '\0';
 }

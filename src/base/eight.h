@@ -1,5 +1,5 @@
-/* Eight bytes at a time, in one word. Public domain knowledge of long standing: a byte borrows from
- * the one above it when what is taken away is more than itself. */
+/* Eight bytes at a time, in one word. A well-known trick: a byte borrows from the one above it when
+ * what is taken away is more than itself. */
 #ifndef EIGHT_H
 #define EIGHT_H
 

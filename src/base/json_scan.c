@@ -330,7 +330,7 @@ static bool check_escape(struct checker *c)
 }
 
 /* ASCII that may stand in a string as it is. */
-static bool eight_are_plain(uint64_t bytes)
+static bool are_plain(uint64_t bytes)
 {
     return ((eight_below(bytes, 0x20) | eight_equal(bytes, '"') | eight_equal(bytes, '\\') |
              (bytes & EIGHT_OF(0x80))) == 0);
@@ -338,7 +338,7 @@ static bool eight_are_plain(uint64_t bytes)
 
 static const char *plain_end(const char *at, const char *end)
 {
-    while (end - at >= 8 && eight_are_plain(eight_load(at)))
+    while (end - at >= 8 && are_plain(eight_load(at)))
         at += 8;
     while (at < end && (unsigned char)*at >= 0x20 && (unsigned char)*at < 0x80 && *at != '"' &&
            *at != '\\')
@@ -543,7 +543,7 @@ static void find_position(const struct checker *c, struct json_fault *ret)
 enum err_code json_check(struct slice text, const struct json_limits *limits,
                          struct json_fault *fault, struct err *err)
 {
-    struct key_row rows[JSON_DEPTH_MAX + 1]; /* 27 KB of the stack, of which few are touched */
+    struct key_row rows[JSON_DEPTH_MAX + 1]; /* 26 KB of the stack, of which little is touched */
     struct checker c = {.start = text.ptr,
                         .at = text.ptr,
                         .end = text.ptr + text.len,

@@ -415,40 +415,48 @@ static struct slice class_of(const struct progress *p, const struct prompt *prom
     return is_there ? prompt->nodes[i].class_type : SLICE_EMPTY;
 }
 
-static bool has_outputs(const struct progress_node *n)
-{
-    return n->file_count > 0 || n->texts != NULL;
-}
-
-bool progress_heard_all(const struct progress *p, const struct prompt *prompt, struct quiet *quiet)
+bool progress_heard_all(const struct progress *p, const struct prompt *prompt,
+                        const struct silent_classes *silent)
 {
     for (unsigned i = 0; i < p->count; i++)
         if (p->nodes[i].state != PROGRESS_DONE || !p->nodes[i].ran || p->nodes[i].retold)
             return false;
     bool *feeds = find_feeding(p, prompt);
     bool all = true;
-    for (unsigned i = 0; i < p->count; i++) {
-        if (has_outputs(&p->nodes[i]))
-            quiet_remove(quiet, class_of(p, prompt, i));
-        all = all && (feeds[i] || p->nodes[i].told || quiet_has(quiet, class_of(p, prompt, i)));
-    }
+    for (unsigned i = 0; i < p->count; i++)
+        all = all && (feeds[i] || p->nodes[i].told || silent_has(silent, class_of(p, prompt, i)));
     free(feeds);
     return all;
 }
 
-void progress_learn_quiet(const struct progress *p, const struct prompt *prompt,
-                          struct quiet *quiet)
+/* A cached node without outputs is told of, too: that says nothing. */
+static bool has_spoken(const struct progress_node *n)
+{
+    return n->file_count > 0 || n->texts != NULL || (n->ran && n->told);
+}
+
+static void learn_silence(const struct progress *p, const struct prompt *prompt,
+                          struct silent_classes *silent)
 {
     bool *feeds = find_feeding(p, prompt);
     for (unsigned i = 0; i < p->count; i++) {
-        const struct progress_node *n = &p->nodes[i];
         struct slice class_type = class_of(p, prompt, i);
-        if (has_outputs(n))
-            quiet_remove(quiet, class_type);
-        else if (n->ran && !n->told && !feeds[i] && class_type.len > 0)
-            quiet_add(quiet, class_type);
+        if (p->nodes[i].ran && !has_spoken(&p->nodes[i]) && !feeds[i] && class_type.len > 0)
+            silent_add_run(silent, class_type);
     }
     free(feeds);
+}
+
+void progress_learn_classes(const struct progress *p, const struct prompt *prompt, bool whole,
+                            struct silent_classes *silent)
+{
+    for (unsigned i = 0; i < p->count; i++) {
+        struct slice class_type = class_of(p, prompt, i);
+        if (has_spoken(&p->nodes[i]) && class_type.len > 0)
+            silent_rule_out(silent, class_type);
+    }
+    if (whole && !p->truncated)
+        learn_silence(p, prompt, silent);
 }
 
 /* Which node of the prompt an output of an unknown id belongs to. */

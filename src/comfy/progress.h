@@ -9,7 +9,7 @@
 
 #include "event.h"
 #include "prompt.h"
-#include "quiet.h"
+#include "silent.h"
 
 /* What outputs may take of a record, which a store takes only up to STORE_VALUE_MAX; the rest is
  * for the nodes (PROMPT_RECORD_MAX), the error and the metadata. */
@@ -73,12 +73,14 @@ void progress_reconcile(struct progress *p, struct slice outputs, struct slice m
                         uint64_t now_s);
 
 /* Was each node seen at work, and did each that feeds no other tell once what came of it, unless
- * its class never does? Then nothing speaks for a lost message about an output: as a rule outputs
- * stand at the ends. A class that tells of outputs leaves `quiet`. */
-bool progress_heard_all(const struct progress *p, const struct prompt *prompt, struct quiet *quiet);
-/* No message was lost, and the outputs are what the history has: who said nothing, has nothing. */
-void progress_learn_quiet(const struct progress *p, const struct prompt *prompt,
-                          struct quiet *quiet);
+ * its class is known to be silent? Then nothing speaks for a lost message about an output: as a
+ * rule outputs stand at the ends. */
+bool progress_heard_all(const struct progress *p, const struct prompt *prompt,
+                        const struct silent_classes *silent);
+/* What a success says of the classes. `whole`: no message of it was lost, and the outputs are what
+ * the history has; only then does it mean something that a node said nothing. */
+void progress_learn_classes(const struct progress *p, const struct prompt *prompt, bool whole,
+                            struct silent_classes *silent);
 
 /* Position of a node by its token as any spelling of it, or -1. */
 int progress_find(const struct progress *p, struct slice id);

@@ -29,7 +29,7 @@ static bool is_object(struct slice value)
 }
 
 /* What tells the kinds of bodies apart. */
-enum mark { PROMPT, NODES, LINKS, CLASS_TYPE, MARKS };
+enum mark { MARK_PROMPT, MARK_NODES, MARK_LINKS, MARK_CLASS_TYPE, MARKS };
 
 static void read_marks(struct slice object, struct slice *ret)
 {
@@ -40,7 +40,8 @@ static void read_marks(struct slice object, struct slice *ret)
 /* A workflow as the editor saves it: {"nodes": […], "links": […], …}. */
 static bool is_ui_format(const struct slice *marks)
 {
-    return marks[NODES].len > 0 && json_kind(marks[NODES]) == JSON_ARRAY && marks[LINKS].len > 0;
+    return marks[MARK_NODES].len > 0 && json_kind(marks[MARK_NODES]) == JSON_ARRAY &&
+           marks[MARK_LINKS].len > 0;
 }
 
 static enum err_code read_envelope(struct prompt *p, struct slice top, struct prompt_fault *fault)
@@ -248,10 +249,10 @@ static enum err_code parse(struct prompt *ret, struct buf *take_body,
     if (!is_object(top))
         return refuse(fault, "not_a_prompt", "the body is not a JSON object", NULL);
     read_marks(top, marks);
-    if (marks[PROMPT].len > 0 && is_object(marks[PROMPT])) {
-        read_marks(marks[PROMPT], inner);
-        if (inner[CLASS_TYPE].len == 0) { /* no node that is called so */
-            prompt = marks[PROMPT];
+    if (marks[MARK_PROMPT].len > 0 && is_object(marks[MARK_PROMPT])) {
+        read_marks(marks[MARK_PROMPT], inner);
+        if (inner[MARK_CLASS_TYPE].len == 0) { /* no node that is called so */
+            prompt = marks[MARK_PROMPT];
             memcpy(marks, inner, sizeof(marks));
             code = read_envelope(ret, top, fault);
             if (code != ERR_OK)

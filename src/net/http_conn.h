@@ -15,9 +15,9 @@
 
 enum {
     HTTP_READ_BYTES = 64 * 1024,
-    HTTP_READ_BODY_BYTES = 192 * 1024, /* of a body while it is taken: each read wakes the peer */
-    HTTP_UNREAD_BYTES = 16 * 1024,     /* read ahead of their turn; then reading stops */
-    HTTP_SKIP_BYTES = 64 * 1024,       /* of a body that no handler wanted */
+    HTTP_READ_BODY_BYTES = 128 * 1024,    /* of a body that is longer: each read wakes the peer */
+    HTTP_UNREAD_BYTES = 16 * 1024,        /* read ahead of their turn; then reading stops */
+    HTTP_SKIP_BYTES = 64 * 1024,          /* of a body that no handler wanted */
     HTTP_LINGER_BYTES = 16 * 1024 * 1024, /* thrown away while the peer reads our last words */
     HTTP_LINGER_MS = 2000,
     HTTP_HALF_MS = 1000, /* a peer that has closed its side may just have nothing more to say;

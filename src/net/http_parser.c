@@ -325,6 +325,11 @@ bool http_parser_has_body(const struct http_parser *p)
     return p->phase == LENGTH || p->phase == CHUNKS || p->phase == UNTIL_CLOSE;
 }
 
+uint64_t http_parser_body_left(const struct http_parser *p)
+{
+    return p->phase == LENGTH ? p->left : 0;
+}
+
 /* --- feeding --------------------------------------------------------------------------------- */
 
 static enum http_parse_result parser_fail(struct http_parser *p)

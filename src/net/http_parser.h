@@ -67,6 +67,8 @@ void http_parser_pause(struct http_parser *p);
 const struct http_head *http_parser_head(const struct http_parser *p);
 /* After the head: is there a body of which the end has not been seen? */
 bool http_parser_has_body(const struct http_parser *p);
+/* At least so many of its bytes are still to come; 0 where nobody knows. */
+uint64_t http_parser_body_left(const struct http_parser *p);
 /* Responses: the answer to a HEAD has no body, whatever its headers say. Call before the head. */
 void http_parser_expect_no_body(struct http_parser *p);
 /* Has any byte of the present message been seen? */

@@ -168,8 +168,8 @@ void http_read_body(struct http_req *req, size_t max, http_body_cb cb)
         (void)err_set(&req->body_err, ERR_TOO_LARGE, "the body is longer than %zu bytes", max);
         return;
     }
-    /* What is declared is reserved as far as one reading goes: a length is no byte yet. But what
-     * would have no room as things are is not begun. */
+    /* What is declared is reserved up to what is read at once of anybody: a length is no byte yet.
+     * But what would have no room as things are is not begun. */
     size_t expected = head->length < HTTP_READ_BYTES ? (size_t)head->length : HTTP_READ_BYTES;
     enum err_code code = expected > 0 ? buf_reserve(&req->body, expected) : ERR_OK;
     if (code == ERR_OK && budget != NULL && head->length - expected > budget_left(budget)) {

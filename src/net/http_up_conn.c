@@ -43,6 +43,8 @@ void up_conn_release(struct up_conn *conn)
         up_conn_close(conn);
         return;
     }
+    if (conn->out.cap > UP_OUT_KEPT)
+        buf_done(&conn->out);
     conn->reused = true;
     conn->idle_until = uv_now(up->loop) + up->idle_ms;
     list_push(&up->idle, &conn->link);

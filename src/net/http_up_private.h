@@ -18,6 +18,7 @@
 
 enum {
     UP_READ = 64 * 1024,
+    UP_OUT_KEPT = 32 * 1024,    /* memory for the next request */
     UP_EXPECT_MAX = 256 * 1024, /* of a declared body: reserved before it has come */
     UP_GAP_MS = 500,            /* a timer this late means that we did not run */
 };

@@ -7,7 +7,7 @@
 #include <stdio.h>
 
 enum {
-    UP_PART = 192 * 1024,    /* of streamed content in one write: each wakes the peer */
+    UP_PART = 128 * 1024,    /* of streamed content in one write: each wakes the peer */
     UP_JOIN_MAX = 16 * 1024, /* content up to this is copied behind the head */
     UP_CHUNK_HEAD = 10,      /* eight hexadecimal digits, CR, LF */
 };
@@ -119,7 +119,7 @@ static void up_call_send_part(struct up_call *u)
     if (!chunked && (uint64_t)u->content_left < room)
         room = (size_t)u->content_left;
     buf_reset(out);
-    ASSERT(buf_reserve(out, at + UP_PART + 2) == ERR_OK);
+    ASSERT(buf_reserve(out, at + room + 2) == ERR_OK);
     u->content_asked = true;
     int n = u->call->read_content(u->call, out->ptr + at, room);
     if (u->ended)

@@ -17,6 +17,7 @@
 enum {
     RESULT_PART = 48 * 1024, /* bytes encoded at once: a multiple of 3 */
     RESULT_LEAD = 3000,      /* as much as a small result has */
+    RESULT_ENTRY = 500,      /* and a node of it */
 };
 
 struct result {
@@ -227,7 +228,7 @@ static void result_open_node(struct result *r)
     const struct progress_node *n = &task_progress(r->task)->nodes[r->node];
     struct buf entry;
     buf_init(&entry, SIZE_MAX);
-    buf_expect(&entry, 500);
+    buf_expect(&entry, RESULT_ENTRY);
     buf_adds(&entry, r->node == 0 ? "{" : ",");
     progress_render_node(n, &entry);
     result_write(r, buf_slice(&entry));

@@ -28,9 +28,9 @@ struct task_hub {
     unsigned count[PLACES];
     struct list_node buckets[HUB_BUCKETS];
     uint64_t hash_seed;
-    struct task *last;  /* the task of the last event: most follow each other */
-    struct quiet quiet; /* of the ComfyUI that the link leads to */
-    struct buf draft;   /* texts are written here, so that each takes what it needs */
+    struct task *last;            /* the task of the last event: most follow each other */
+    struct silent_classes silent; /* of the ComfyUI that the link leads to */
+    struct buf draft;             /* texts are written here, so that each takes what it needs */
 
     bool draining;
     bool drained_told;
@@ -129,7 +129,7 @@ struct task_hub *task_hub_new(uv_loop_t *loop, struct later *later,
     for (unsigned i = 0; i < HUB_BUCKETS; i++)
         list_init(&h->buckets[i]);
     random_bytes(&h->hash_seed, sizeof(h->hash_seed));
-    quiet_init(&h->quiet);
+    silent_init(&h->silent);
     buf_init(&h->draft, SIZE_MAX);
     later_item_init(&h->drained_item, hub_on_drained);
     later_item_init(&h->pump_item, hub_on_pump);
@@ -203,6 +203,11 @@ struct task_hub_stats task_hub_stats(const struct task_hub *h)
 }
 
 /* The hub outlives every task, also those that only a reader of results still holds. */
+struct closer *task_hub_closer(struct task_hub *h)
+{
+    return &h->closer;
+}
+
 struct buf *task_hub_draft(struct task_hub *h)
 {
     buf_reset(&h->draft);
@@ -217,14 +222,9 @@ struct blob *task_hub_draft_blob(struct task_hub *h)
     return blob;
 }
 
-struct quiet *task_hub_quiet(struct task_hub *h)
+struct silent_classes *task_hub_silent(struct task_hub *h)
 {
-    return &h->quiet;
-}
-
-struct closer *task_hub_closer(struct task_hub *h)
-{
-    return &h->closer;
+    return &h->silent;
 }
 
 void task_hub_count(struct task_hub *h, const struct task *t)
@@ -620,7 +620,7 @@ void task_hub_on_link(struct task_hub *h, bool open)
 {
     h->closed_at = open ? 0 : clock_mono_ms();
     if (!open) {
-        quiet_init(&h->quiet); /* the next one may have other nodes */
+        silent_init(&h->silent); /* the next one may have other nodes */
         if (h->count[PLACE_WAITING] > 0)
             hub_want_tick(h);
         LIST_FOREACH_SAFE (node, next, &h->list[PLACE_ACTIVE]) {

@@ -388,7 +388,7 @@ const struct task_hub_options *task_hub_options(const struct task_hub *h);
 struct later *task_hub_later(struct task_hub *h);
 uv_loop_t *task_hub_loop(struct task_hub *h);
 struct closer *task_hub_closer(struct task_hub *h); /* one hold a task */
-struct quiet *task_hub_quiet(struct task_hub *h);
+struct silent_classes *task_hub_silent(struct task_hub *h);
 /* An empty buf for a text that becomes a blob; nobody else may ask for it in between. */
 struct buf *task_hub_draft(struct task_hub *h);
 struct blob *task_hub_draft_blob(struct task_hub *h);

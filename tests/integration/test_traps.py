@@ -294,7 +294,7 @@ def test_06_without_any_doubt_the_history_is_not_asked(both):
 
 
 def test_06_who_never_says_anything_is_not_asked_about_again(both):
-    """6. The history has shown once that a class of nodes has no outputs. Another ComfyUI is asked anew."""
+    """6. The history has shown that a class of nodes has no outputs. Another ComfyUI is asked anew."""
     agent = both.agent()
 
     def run(color, silent="LabSilentOutput"):
@@ -302,24 +302,33 @@ def test_06_who_never_says_anything_is_not_asked_about_again(both):
         images(agent.run(prompt))
         return agent.comfy.state()["requests"].get("GET /history/*", 0)
 
-    assert [run(1), run(2), run(3)] == [1, 1, 1]
+    assert [run(n) for n in range(5)] == [1, 2, 3, 3, 3]
     agent.comfy.control({"at": "ws", "type": "executed", "do": "lose"})
-    assert run(4) == 2, "who does speak is missed"
+    assert run(5) == 4, "who does speak is missed"
     agent.comfy.control({"at": "now", "do": "ws_drop"})
     agent.wait_ready()
-    assert [run(5), run(6)] == [3, 3]
+    assert [run(n) for n in range(6, 10)] == [5, 6, 7, 7]
 
 
 def test_06_what_was_not_heard_says_nothing_of_a_class(both):
     """6. A run with a gap in its news is not what a class is known by."""
     agent = both.agent()
-    silent = {**image_prompt(1), "8": node("LabSilentOutput", image=["1", 0])}
-    agent.comfy.control({"at": "ws", "type": "executed", "do": "garble"})
-    images(agent.run(silent))
-    assert agent.comfy.state()["requests"]["GET /history/*"] == 1
-    silent["1"]["inputs"]["color"] = 2
-    images(agent.run(silent))
-    assert agent.comfy.state()["requests"]["GET /history/*"] == 2
+    agent.comfy.control({"at": "ws", "type": "executed", "do": "garble", "times": 3})
+    for n in range(4):
+        images(agent.run({**image_prompt(n), "8": node("LabSilentOutput", image=["1", 0])}))
+        assert agent.comfy.state()["requests"]["GET /history/*"] == n + 1
+
+
+def test_06_a_blocked_branch_makes_nobody_silent(both):
+    """6. ComfyUI says of a blocked output that it executes, and nothing more. Its class does speak."""
+    agent = both.agent()
+    images(agent.run(image_prompt(1)))
+    for n in range(2, 6):
+        blocked = {**image_prompt(n, prefix="b"), "3": node("LabBlock", image=["1", 0], message="")}
+        blocked["2"]["inputs"]["images"] = ["3", 0]
+        agent.run(blocked)
+    agent.comfy.control({"at": "ws", "type": "executed", "do": "lose"})
+    images(agent.run(image_prompt(7)))
 
 
 def test_06_a_deaf_socket(both):

@@ -119,8 +119,8 @@ static void duplicate_keys_are_found_after_unescaping(void **state)
         assert_int_equal(check(once[i], &json_from_client), ERR_OK);
 }
 
-/* n keys, the last of them in the place of an earlier one: behind a value that is an object, too,
- * and with one of the keys spelled with an escape (-1: none). */
+/* An object of n keys, of which the last is called like number `again` (-1: like none), and number
+ * `escaped` is spelled with an escape (-1: none). Every third value is an object with such keys. */
 static void add_object(struct buf *out, int n, int again, int escaped)
 {
     for (int i = 0; i < n; i++) {

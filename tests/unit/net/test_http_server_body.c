@@ -249,7 +249,7 @@ static void a_paused_body_stops_the_peer(void **state)
     struct peer p;
     start(stream, usual);
     peer_open(&p);
-    peer_send_post(&p, (size_t)64 * sizeof(filler));
+    peer_send_post(&p, (size_t)64 * sizeof(filler)); /* more than is read at once */
     size_t sent = 0;
     for (unsigned idle = 0; idle < 50;) {
         ssize_t n = send(p.fd, filler, sizeof(filler), MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -261,11 +261,66 @@ static void a_paused_body_stops_the_peer(void **state)
             (void)poll(NULL, 0, 1);
     }
     assert_true(sent < (size_t)48 * sizeof(filler));
-    assert_true(t.log.len <= HTTP_READ_BYTES + 1);
-    assert_true(t.req->conn->unread.len <= HTTP_READ_BYTES + HTTP_UNREAD_BYTES);
+    assert_true(t.log.len <= HTTP_READ_BODY_BYTES + 1);
+    assert_true(t.req->conn->unread.len <= HTTP_READ_BODY_BYTES);
     peer_close(&p);
     stop();
     assert_int_equal(t.aborts, 1);
+}
+
+static size_t whole_len;
+
+static void think_about_it(struct http_req *req, const struct err *err, struct slice body)
+{
+    (void)req;
+    assert_null(err);
+    whole_len = body.len;
+}
+
+static void read_and_think(struct http_req *req, void *ctx)
+{
+    (void)ctx;
+    t.req = req;
+    http_read_body(req, 16 * sizeof(filler), think_about_it);
+}
+
+/* As much as there is room for on its way; nothing is read meanwhile. */
+static size_t peer_fill(struct peer *p, size_t most)
+{
+    size_t sent = 0;
+    while (sent < most) {
+        size_t left = most - sent;
+        ssize_t n = send(p->fd, filler, left < sizeof(filler) ? left : sizeof(filler),
+                         MSG_DONTWAIT | MSG_NOSIGNAL);
+        if (n <= 0)
+            break;
+        sent += (size_t)n;
+    }
+    return sent;
+}
+
+/* The windows are wide open by the end of a long body. */
+static void what_follows_a_long_body_is_read_ahead_a_little(void **state)
+{
+    (void)state;
+    struct peer p;
+    const size_t body = 8 * sizeof(filler);
+    start(read_and_think, usual);
+    peer_open(&p);
+    peer_send_post(&p, body);
+    for (size_t sent = 0; sent < body - 1;) {
+        sent += peer_fill(&p, body - 1 - sent);
+        turn();
+    }
+    wait_for(t.req != NULL && t.req->body.len == body - 1);
+    whole_len = 0;
+    assert_true(peer_fill(&p, SIZE_MAX) > 2 * HTTP_READ_BODY_BYTES);
+    wait_for(whole_len == body);
+    loop_run_for(&t.f, 20);
+    assert_true(t.req->conn->unread.len > 0);
+    assert_true(t.req->conn->unread.len <= HTTP_READ_BYTES + HTTP_UNREAD_BYTES);
+    peer_close(&p);
+    stop();
 }
 
 static void respond_in_part(struct http_req *req, struct slice part)
@@ -348,6 +403,7 @@ int main(void)
         cmocka_unit_test(endless_chunks_that_nobody_reads_end_the_connection),
         cmocka_unit_test(a_paused_body_comes_no_further),
         cmocka_unit_test(a_paused_body_stops_the_peer),
+        cmocka_unit_test(what_follows_a_long_body_is_read_ahead_a_little),
         cmocka_unit_test(a_handler_may_answer_inside_a_part),
         cmocka_unit_test(a_handler_may_reset_inside_a_part),
     };

@@ -1,0 +1,38 @@
+/* Classes of nodes that end a graph, run, and say nothing of it: what sends its result elsewhere,
+ * SaveImageWebsocket. Where the history has shown several times that nothing was lost when they
+ * said nothing, and they never said anything else, their silence is no reason to ask it again.
+ * Pure.
+ *
+ * A fixed number of places; where two classes fall on one, one of them is not known: one that has
+ * spoken stays, else the later one. Classes are compared as they are spelled: another spelling is
+ * another class, which has to be known by itself. */
+#ifndef SILENT_H
+#define SILENT_H
+
+#include "buf.h"
+
+enum {
+    SILENT_CLASSES = 256,
+    SILENT_RUNS = 3, /* as many are believed to be no accident: a branch was blocked, say */
+};
+
+struct silent_class {
+    uint64_t hash; /* 0: a free place */
+    unsigned runs; /* silent ones */
+    bool speaks;   /* it did, once */
+};
+
+struct silent_classes {
+    uint64_t seed;
+    struct silent_class place[SILENT_CLASSES];
+};
+
+void silent_init(struct silent_classes *s); /* none is known */
+/* class_type: the token. */
+bool silent_has(const struct silent_classes *s, struct slice class_type);
+/* A node ran and said nothing, and the history has nothing of it. */
+void silent_add_run(struct silent_classes *s, struct slice class_type);
+/* A node has said something, or the history says it for it. */
+void silent_rule_out(struct silent_classes *s, struct slice class_type);
+
+#endif
