@@ -128,13 +128,14 @@ static enum http_guard_result guard_byte(struct http_guard *g, char c)
     }
 }
 
-/* So many bytes that change nothing: most of a head are those of values. */
+/* So many bytes that change nothing: most of a head are those of names and values. */
 static size_t guard_plain(const struct http_guard *g, struct slice bytes)
 {
     size_t room = HTTP_HEAD_MAX - g->bytes;
-    if (g->state != VALUE)
-        return 0;
-    return http_value_span((struct slice){bytes.ptr, bytes.len < room ? bytes.len : room});
+    bytes.len = bytes.len < room ? bytes.len : room;
+    if (g->state == VALUE)
+        return http_value_span(bytes);
+    return g->state == NAME ? http_token_span(bytes) : 0;
 }
 
 enum http_guard_result http_guard_feed(struct http_guard *g, struct slice bytes, size_t *used)

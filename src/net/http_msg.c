@@ -20,12 +20,12 @@ bool http_is_token_char(char c)
     return u < 128 && (tokens[u / 64] >> (u % 64) & 1) != 0;
 }
 
-static bool is_token(struct slice s)
+size_t http_token_span(struct slice s)
 {
-    for (size_t i = 0; i < s.len; i++)
-        if (!http_is_token_char(s.ptr[i]))
-            return false;
-    return s.len > 0;
+    size_t at = 0;
+    while (at < s.len && http_is_token_char(s.ptr[at]))
+        at++;
+    return at;
 }
 
 bool http_is_value_char(char c)
@@ -66,13 +66,10 @@ void http_headers_reset(struct http_headers *h)
     h->count = 0;
 }
 
-enum err_code http_headers_add(struct http_headers *h, struct slice name, struct slice value)
+static enum err_code headers_append(struct http_headers *h, struct slice name, struct slice value)
 {
-    value = slice_trim(value);
     if (h->text.cap == 0)
         buf_expect(&h->text, HEADERS_USUAL);
-    if (!is_token(name) || http_value_span(value) < value.len)
-        return ERR_INVALID;
     if (h->count == HTTP_HEADERS_MAX || name.len > HTTP_HEAD_MAX || value.len > HTTP_HEAD_MAX ||
         buf_reserve(&h->text, name.len + value.len) != ERR_OK)
         return ERR_TOO_LARGE;
@@ -86,8 +83,23 @@ enum err_code http_headers_add(struct http_headers *h, struct slice name, struct
         .value_at = (uint32_t)(h->text.len + name.len),
         .value_len = (uint32_t)value.len,
     };
-    ASSERT(buf_append(&h->text, name) == ERR_OK && buf_append(&h->text, value) == ERR_OK);
+    buf_add(&h->text, name);
+    buf_add(&h->text, value);
     return ERR_OK;
+}
+
+enum err_code http_headers_add(struct http_headers *h, struct slice name, struct slice value)
+{
+    value = slice_trim(value);
+    if (name.len == 0 || http_token_span(name) < name.len || http_value_span(value) < value.len)
+        return ERR_INVALID;
+    return headers_append(h, name, value);
+}
+
+enum err_code http_headers_copy(struct http_headers *to, const struct http_headers *from,
+                                unsigned i)
+{
+    return headers_append(to, http_headers_name(from, i), http_headers_value(from, i));
 }
 
 struct slice http_headers_name(const struct http_headers *h, unsigned i)

@@ -12,6 +12,7 @@ enum {
 };
 
 bool http_is_token_char(char c);        /* of names */
+size_t http_token_span(struct slice s); /* so many of these it begins with */
 bool http_is_value_char(char c);        /* no control characters but the tabulator */
 size_t http_value_span(struct slice s); /* so many of these it begins with */
 
@@ -32,6 +33,9 @@ void http_headers_reset(struct http_headers *h);
  * a value with a control character. */
 enum err_code http_headers_add(struct http_headers *h, struct slice name,
                                struct slice value) MUST_CHECK;
+/* Number i of another list, which was looked at when it was added there: ERR_TOO_LARGE only. */
+enum err_code http_headers_copy(struct http_headers *to, const struct http_headers *from,
+                                unsigned i) MUST_CHECK;
 struct slice http_headers_name(const struct http_headers *h, unsigned i);
 struct slice http_headers_value(const struct http_headers *h, unsigned i);
 /* One, or all, as lines of a head. */

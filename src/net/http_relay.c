@@ -68,7 +68,7 @@ static enum err_code add_passing(const struct http_headers *from, passes_cb pass
             begins_with(name, SLICE("x-fc-")) || !passes(name) ||
             is_named_by(from, connection, name))
             continue;
-        enum err_code code = http_headers_add(ret, name, http_headers_value(from, i));
+        enum err_code code = http_headers_copy(ret, from, i);
         if (code != ERR_OK)
             return code;
     }

@@ -130,8 +130,7 @@ static enum err_code copy_headers(struct http_headers *to, const struct http_hea
 {
     buf_expect(&to->text, from->text.len);
     for (unsigned i = 0; i < from->count; i++) {
-        enum err_code code =
-            http_headers_add(to, http_headers_name(from, i), http_headers_value(from, i));
+        enum err_code code = http_headers_copy(to, from, i);
         if (code != ERR_OK)
             return code;
     }

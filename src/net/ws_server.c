@@ -187,8 +187,7 @@ struct ws_server *ws_server_accept(struct http_req *req, uv_loop_t *loop,
     http_headers_init(&headers);
     ws_handshake_answer(http_req_head(req), &headers);
     for (unsigned i = 0; extra != NULL && i < extra->count; i++)
-        ASSERT(http_headers_add(&headers, http_headers_name(extra, i),
-                                http_headers_value(extra, i)) == ERR_OK);
+        ASSERT(http_headers_copy(&headers, extra, i) == ERR_OK);
     s->stream = http_upgrade(req, &headers, &stream);
     http_headers_done(&headers);
     return s;
