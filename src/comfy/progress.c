@@ -432,17 +432,18 @@ bool progress_heard_all(const struct progress *p, const struct prompt *prompt,
 /* A cached node without outputs is told of, too: that says nothing. */
 static bool has_spoken(const struct progress_node *n)
 {
-    return n->file_count > 0 || n->texts != NULL || (n->ran && n->told);
+    return n->file_count > 0 || n->texts != NULL || (n->ran && (n->told || n->listed));
 }
 
 static void learn_silence(const struct progress *p, const struct prompt *prompt,
                           struct silent_classes *silent)
 {
     bool *feeds = find_feeding(p, prompt);
+    silent_next_run(silent);
     for (unsigned i = 0; i < p->count; i++) {
         struct slice class_type = class_of(p, prompt, i);
         if (p->nodes[i].ran && !has_spoken(&p->nodes[i]) && !feeds[i] && class_type.len > 0)
-            silent_add_run(silent, class_type);
+            silent_add(silent, class_type);
     }
     free(feeds);
 }
@@ -489,6 +490,7 @@ void progress_reconcile(struct progress *p, struct slice outputs, struct slice m
         struct progress_node *n = at >= 0 ? &p->nodes[at] : node_of(p, id, display_of(meta, id));
         if (n == NULL || json_kind(output) != JSON_OBJECT)
             continue;
+        n->listed = true;
         node_add_output(p, n, output);
         if (success && n->state != PROGRESS_DONE)
             node_finish(p, n, now_s);

@@ -36,6 +36,7 @@ struct progress_node {
     bool cached;         /* it did not run: its outputs are those of an earlier run */
     bool ran;            /* it was seen at work */
     bool told, retold;   /* EVENT_EXECUTED has come for it; and again */
+    bool listed;         /* the history has something of it */
     char *texts;         /* elements of a JSON array, "" between brackets; NULL: none */
     size_t output_bytes; /* that its files and texts take of a record */
 };
@@ -77,8 +78,9 @@ void progress_reconcile(struct progress *p, struct slice outputs, struct slice m
  * rule outputs stand at the ends. */
 bool progress_heard_all(const struct progress *p, const struct prompt *prompt,
                         const struct silent_classes *silent);
-/* What a success says of the classes. `whole`: no message of it was lost, and the outputs are what
- * the history has; only then does it mean something that a node said nothing. */
+/* What an end says of the classes. `whole`: a success of which no message is known to be lost, and
+ * the outputs are what the history has; only then does it mean something that a node said nothing.
+ * What it has said is to be learnt before progress_heard_all() is asked. */
 void progress_learn_classes(const struct progress *p, const struct prompt *prompt, bool whole,
                             struct silent_classes *silent);
 

@@ -4,7 +4,7 @@
 
 void silent_init(struct silent_classes *s)
 {
-    *s = (struct silent_classes){.seed = 0};
+    *s = (struct silent_classes){.run = 1};
     random_bytes(&s->seed, sizeof(s->seed));
 }
 
@@ -21,7 +21,12 @@ bool silent_has(const struct silent_classes *s, struct slice class_type)
     return c->hash == hash && !c->speaks && c->runs >= SILENT_RUNS;
 }
 
-void silent_add_run(struct silent_classes *s, struct slice class_type)
+void silent_next_run(struct silent_classes *s)
+{
+    s->run++;
+}
+
+void silent_add(struct silent_classes *s, struct slice class_type)
 {
     uint64_t hash = hash_of(s, class_type);
     struct silent_class *c = &s->place[hash % SILENT_CLASSES];
@@ -29,8 +34,10 @@ void silent_add_run(struct silent_classes *s, struct slice class_type)
         return;
     if (c->hash != hash)
         *c = (struct silent_class){.hash = hash};
-    if (c->runs < SILENT_RUNS)
-        c->runs++;
+    if (c->last == s->run || c->runs == SILENT_RUNS)
+        return;
+    c->last = s->run;
+    c->runs++;
 }
 
 void silent_rule_out(struct silent_classes *s, struct slice class_type)

@@ -23,7 +23,8 @@ enum {
     HTTP_HALF_MS = 1000, /* a peer that has closed its side may just have nothing more to say;
                             this long its answer may take */
     HTTP_RELISTEN_MS = 100,
-    HTTP_SPARE_PARSERS = 128, /* some 200 KiB after as many requests at once */
+    HTTP_SPARE_PARSERS =
+        128, /* some 200 KiB after as many requests at once, of large heads 2 MiB */
 };
 
 enum http_deadline {

@@ -99,6 +99,7 @@ enum err_code http_headers_add(struct http_headers *h, struct slice name, struct
 enum err_code http_headers_copy(struct http_headers *to, const struct http_headers *from,
                                 unsigned i)
 {
+    ASSERT(to != from);
     return headers_append(to, http_headers_name(from, i), http_headers_value(from, i));
 }
 

@@ -85,9 +85,8 @@ void task_settle(struct task *t, const struct history *h)
         (void)progress_apply(&t->progress, &cached, now_s);
     }
     progress_reconcile(&t->progress, h->outputs, h->meta, success, now_s);
-    bool whole = t->saw_success && !t->missed && !t->gap && !task_is_deaf(t);
-    if (success)
-        progress_learn_classes(&t->progress, &t->prompt, whole, task_hub_silent(t->hub));
+    bool whole = success && t->saw_success && !t->missed && !t->gap && !task_is_deaf(t);
+    progress_learn_classes(&t->progress, &t->prompt, whole, task_hub_silent(t->hub));
     task_changed(t);
     if (t->over_at == 0)
         t->over_at = clock_mono_ms();
@@ -102,17 +101,19 @@ void task_settle(struct task *t, const struct history *h)
 
 bool task_settle_undoubted(struct task *t)
 {
-    return t->over && t->saw_success && !task_is_deaf(t) &&
-           progress_heard_all(&t->progress, &t->prompt, task_hub_silent(t->hub)) &&
-           task_settle_by_news(t);
+    struct silent_classes *silent = task_hub_silent(t->hub);
+    if (!t->over || !t->saw_success || task_is_deaf(t))
+        return false;
+    progress_learn_classes(&t->progress, &t->prompt, false, silent);
+    return progress_heard_all(&t->progress, &t->prompt, silent) && task_settle_by_news(t);
 }
 
 bool task_settle_by_news(struct task *t)
 {
     if (t->missed || t->gap || !t->id_known || t->state >= STATE_COLLECTING)
         return false;
+    progress_learn_classes(&t->progress, &t->prompt, false, task_hub_silent(t->hub));
     if (t->saw_success) {
-        progress_learn_classes(&t->progress, &t->prompt, false, task_hub_silent(t->hub));
         task_settle_success(t);
         return true;
     }

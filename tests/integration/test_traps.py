@@ -319,14 +319,32 @@ def test_06_what_was_not_heard_says_nothing_of_a_class(both):
         assert agent.comfy.state()["requests"]["GET /history/*"] == n + 1
 
 
+def blocked(n):
+    """A picture that is not saved: its node executes and says nothing."""
+    prompt = {**image_prompt(n, prefix="b"), "3": node("LabBlock", image=["1", 0], message="")}
+    prompt["2"]["inputs"]["images"] = ["3", 0]
+    return prompt
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_06_who_was_silent_and_speaks_is_not_silent_beside(both, lost):
+    """6. A class seemed to be silent. Of two of its nodes one is heard in a run, and of the other the message is
+    lost: the first tells that they do speak."""
+    agent = both.agent()
+    for n in range(1, 4):
+        assert agent.run(blocked(n)).status == 200
+    agent.comfy.control({"at": "ws", "type": "executed", "do": "lose", "skip": lost})
+    prompt = {**image_prompt(7), "4": node("EmptyImage", width=8, height=8, batch_size=1, color=8),
+              "5": node("SaveImage", images=["4", 0], filename_prefix="another")}
+    assert len(images(agent.run(prompt))) == 2
+
+
 def test_06_a_blocked_branch_makes_nobody_silent(both):
     """6. ComfyUI says of a blocked output that it executes, and nothing more. Its class does speak."""
     agent = both.agent()
     images(agent.run(image_prompt(1)))
     for n in range(2, 6):
-        blocked = {**image_prompt(n, prefix="b"), "3": node("LabBlock", image=["1", 0], message="")}
-        blocked["2"]["inputs"]["images"] = ["3", 0]
-        agent.run(blocked)
+        agent.run(blocked(n))
     agent.comfy.control({"at": "ws", "type": "executed", "do": "lose"})
     images(agent.run(image_prompt(7)))
 

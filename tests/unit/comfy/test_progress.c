@@ -298,6 +298,39 @@ static void of_two_nodes_one_may_speak_for_both(void **state)
     assert_false(silent_has(&silent, SLICE("\"S\"")));
 }
 
+/* A branch is blocked that has three of them. */
+static void several_nodes_of_one_run_are_one_silence(void **state)
+{
+    (void)state;
+    struct map m;
+    struct silent_classes silent;
+    silent_init(&silent);
+    map_open(&m, "{\"1\":{\"class_type\":\"S\",\"inputs\":{}},"
+                 "\"2\":{\"class_type\":\"S\",\"inputs\":{}},"
+                 "\"3\":{\"class_type\":\"S\",\"inputs\":{}}}");
+    (void)apply(&m, EXECUTING("1"));
+    (void)apply(&m, EXECUTING("2"));
+    (void)apply(&m, EXECUTING("3"));
+    (void)apply(&m, SUCCESS);
+    for (int i = 0; i < SILENT_RUNS; i++) {
+        assert_false(silent_has(&silent, SLICE("\"S\"")));
+        progress_learn_classes(&m.progress, &m.prompt, true, &silent);
+    }
+    assert_true(silent_has(&silent, SLICE("\"S\"")));
+    map_close(&m);
+}
+
+/* Neither a file nor a text; and its message was lost. */
+static void whom_the_history_lists_has_spoken(void **state)
+{
+    (void)state;
+    struct silent_classes silent;
+    silent_init(&silent);
+    learn(&silent, NOTHING, "{\"3\":{\"value\":[1]}}", true, 1);
+    learn(&silent, NOTHING, "{}", true, SILENT_RUNS);
+    assert_false(silent_has(&silent, SLICE("\"C\"")));
+}
+
 /* Lost messages, outputs that were dropped, a cached run, a map without its prompt. */
 static void silence_means_something_only_where_all_is_known(void **state)
 {
@@ -422,6 +455,8 @@ int main(void)
         cmocka_unit_test(who_never_says_anything_is_known),
         cmocka_unit_test(who_speaks_sometimes_is_never_taken_for_silent),
         cmocka_unit_test(of_two_nodes_one_may_speak_for_both),
+        cmocka_unit_test(several_nodes_of_one_run_are_one_silence),
+        cmocka_unit_test(whom_the_history_lists_has_spoken),
         cmocka_unit_test(silence_means_something_only_where_all_is_known),
         cmocka_unit_test(ids_are_the_same_in_any_spelling),
         cmocka_unit_test(a_node_map_can_be_read_back),

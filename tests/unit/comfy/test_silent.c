@@ -20,8 +20,10 @@ static struct slice class_of(int i)
 
 static void run_silently(struct silent_classes *s, int i)
 {
-    for (int n = 0; n < SILENT_RUNS; n++)
-        silent_add_run(s, class_of(i));
+    for (int n = 0; n < SILENT_RUNS; n++) {
+        silent_next_run(s);
+        silent_add(s, class_of(i));
+    }
 }
 
 static void it_takes_several_runs(void **state)
@@ -30,9 +32,15 @@ static void it_takes_several_runs(void **state)
     struct silent_classes s;
     start(&s);
     for (int n = 0; n < SILENT_RUNS; n++) {
-        assert_false(silent_has(&s, class_of(1)));
-        silent_add_run(&s, class_of(1));
+        silent_next_run(&s);
+        for (int node = 0; node < 5; node++) {
+            assert_false(silent_has(&s, class_of(1)));
+            silent_add(&s, class_of(n == SILENT_RUNS - 1 ? 2 : 1));
+        }
     }
+    assert_false(silent_has(&s, class_of(2)));
+    silent_next_run(&s);
+    silent_add(&s, class_of(1));
     assert_true(silent_has(&s, class_of(1)));
     run_silently(&s, 1);
     assert_true(silent_has(&s, class_of(1)));
@@ -79,6 +87,10 @@ static void who_has_spoken_keeps_its_place(void **state)
     silent_rule_out(&s, class_of(0));
     for (int i = 1; i < 20 * SILENT_CLASSES; i++)
         run_silently(&s, i);
+    run_silently(&s, 0);
+    assert_false(silent_has(&s, class_of(0)));
+    for (int i = 1; i < 20 * SILENT_CLASSES; i++)
+        silent_rule_out(&s, class_of(i)); /* one of them falls on that place */
     run_silently(&s, 0);
     assert_false(silent_has(&s, class_of(0)));
 }
