@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.release, pytest.mark.timeout(1200)]
 PATIENCE = 30
 AT_ONCE = 8  # they wait more than they work
 FIRST = 40 if os.environ.get("FAULTS") != "all" else 1 << 30
-LARGE = 100_000  # smaller allocations are of sizes that no caller chooses: without them it ends, by design
+LARGE = 200_000  # smaller allocations are of sizes that no caller chooses: without them it ends, by design
 STORE = {"open": errno.EMFILE, "write": errno.ENOSPC, "fsync": errno.EIO, "rename": errno.EIO, "link": errno.EIO}
 CALLS = {**STORE, "log": errno.ENOSPC, "send": errno.EPIPE, "socket": errno.EMFILE, "connect": errno.EADDRNOTAVAIL,
          "accept": errno.EMFILE, "thread": errno.EAGAIN, "epoll": errno.ENOMEM, "malloc": errno.ENOMEM}
