@@ -45,10 +45,11 @@ struct lookup {
 /* --- telling --------------------------------------------------------------------------------- */
 
 /* A task that this process follows for another is as old as its last look: it knows no better than
- * the store does. */
+ * the store does. Nor does an owner that was frozen past its lease. */
 static bool lookup_knows(const struct lookup *l)
 {
-    return l->task != NULL && task_is_known(l->task) && !task_is_mirror(l->task);
+    return l->task != NULL && task_is_known(l->task) && !task_is_mirror(l->task) &&
+           task_is_certain(l->task);
 }
 
 /* A task of this process that did not know yet how it is may know now, and is better than nothing
@@ -60,15 +61,17 @@ static bool lookup_is_here(const struct lookup *l, const struct lookup_found *fo
         return false;
     if (err != NULL && task_is_storing(l->task))
         return false;
-    bool newer = task_is_known(l->task) && task_rev(l->task) > found->rev;
+    bool newer = task_is_known(l->task) && task_attempt(l->task) >= found->attempt &&
+                 task_rev(l->task) > found->rev;
     return found->record.len == 0 || lookup_knows(l) || newer;
 }
 
 static void found_read_record(struct lookup_found *ret, struct slice record)
 {
-    static const char *const names[] = {"status", "rev", "nodes", "offered"};
+    static const char *const names[] = {"status", "rev", "nodes", "offered", "attempt"};
     struct slice value[ARRAY_LEN(names)];
     int64_t rev;
+    int64_t attempt;
     ret->record = record;
     ret->nodes = SLICE("{}");
     json_pick(record, names, value, ARRAY_LEN(names));
@@ -80,6 +83,8 @@ static void found_read_record(struct lookup_found *ret, struct slice record)
         ret->rev = (uint64_t)rev;
     if (value[2].len > 0 && json_kind(value[2]) == JSON_OBJECT)
         ret->nodes = value[2];
+    if (value[4].len > 0 && json_to_i64(value[4], &attempt) && attempt > 0)
+        ret->attempt = (uint64_t)attempt;
     ret->offered = value[3].len > 0 && json_kind(value[3]) == JSON_TRUE;
 }
 
@@ -92,7 +97,7 @@ static bool lookup_before_end(struct lookup *l, const struct lookup_found *found
     if (before == NULL)
         return false;
     found_read_record(ret, blob_slice(before));
-    if (ret->rev <= found->rev)
+    if (ret->attempt < found->attempt || ret->rev <= found->rev)
         return false; /* what the store has of it */
     blob_unref(l->value);
     l->value = blob_ref(before);
@@ -354,7 +359,7 @@ struct lookup *lookup_start(struct api *api, struct slice id, bool nodes_too, en
     later_item_init(&l->answer, lookup_on_answer);
     if (t != NULL)
         l->task = task_ref(t);
-    if (lookup_knows(l) || (t != NULL && task_before_end(t) != NULL))
+    if (lookup_knows(l) || (t != NULL && task_before_end(t) != NULL && task_is_certain(t)))
         later_add(api->later, &l->answer);
     else
         lookup_ask_store(l, id, nodes_too, how);

@@ -37,6 +37,7 @@ struct lookup_found {
     struct slice record; /* set: what the store has; a checked JSON object, and what it says: */
     struct slice nodes;  /* its node map; set alone: one without a record, as older agents write */
     uint64_t rev;        /* 0: it says none */
+    uint64_t attempt;    /* 0: it says none */
     char status[16];     /* "": it says none */
     bool offered;        /* by a front door, and nobody has begun it */
 };

@@ -359,6 +359,12 @@ bool task_is_known(const struct task *t)
            t->failure->code != FAILURE_SUPERSEDED;
 }
 
+bool task_is_certain(const struct task *t)
+{
+    bool is_over = task_has_ended(t) && !task_is_storing(t);
+    return is_over || task_lease_holds(t, clock_mono_ms());
+}
+
 bool task_is_mirror(const struct task *t)
 {
     return t->state == STATE_MIRROR;

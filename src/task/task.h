@@ -95,6 +95,9 @@ bool task_is_accepted(const struct task *t);
  * died.
  */
 bool task_is_known(const struct task *t);
+/* Nobody else can have gone on with it without its knowing: its end is stored, or its lease holds.
+ * An owner that was frozen knows how the task was. */
+bool task_is_certain(const struct task *t);
 /* Has it an end that is not stored yet? */
 bool task_is_storing(const struct task *t);
 /* What may be told meanwhile: the record from before the end; borrowed. NULL: ask the store. */

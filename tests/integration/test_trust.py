@@ -192,6 +192,27 @@ def test_an_owner_that_is_frozen_past_its_lease_writes_nothing_when_it_thaws(wor
     assert agents[0].record("t").json == ended
 
 
+def test_an_owner_that_thaws_does_not_tell_how_it_was(world):
+    """Who asked while it was frozen is answered before it has found out that it is the owner no more."""
+    comfy, agents = two_agents(world)
+    prompt = steps_prompt(10, 20)
+    comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    later(agents[0].run, prompt, "t")
+    until("the task to run", lambda: running(agents[0], "t"))
+    joined = later(agents[1].run, prompt, "t")
+    time.sleep(0.2)
+    agents[0].signal(signal.SIGSTOP)
+    until("the other to take over", lambda: agents[1].record("t").json["attempt"] == 2)
+    comfy.release()
+    assert joined.result().status == 200
+    asked = [later(agents[0].record, "t") for _ in range(3)] + [later(agents[0].get, "/api/status?id=t")]
+    time.sleep(0.3)
+    agents[0].signal(signal.SIGCONT)
+    *records, status = (reply.result() for reply in asked)
+    assert [(reply.json["status"], reply.json["attempt"]) for reply in records] == [("succeeded", 2)] * 3
+    assert status.headers["task-status"] == "succeeded"
+
+
 def test_a_task_whose_agent_died_is_taken_up_by_the_next(world):
     comfy = world.comfyui()
     comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
