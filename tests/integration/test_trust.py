@@ -171,7 +171,9 @@ def test_an_owner_that_is_killed_is_followed_by_another(world):
     assert world.document("t~end.2")["status"] == "succeeded"
 
 
-def test_an_owner_that_is_frozen_past_its_lease_writes_nothing_when_it_thaws(world):
+def frozen_owner(world):
+    """The first agent is frozen with "t" running; the second has taken it over and brought it to its end. Both,
+    and the first one's caller, who waits."""
     comfy, agents = two_agents(world)
     prompt = steps_prompt(10, 20)
     comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
@@ -183,6 +185,11 @@ def test_an_owner_that_is_frozen_past_its_lease_writes_nothing_when_it_thaws(wor
     until("the other to take over", lambda: agents[1].record("t").json["attempt"] == 2)
     comfy.release()
     assert joined.result().status == 200
+    return agents, first
+
+
+def test_an_owner_that_is_frozen_past_its_lease_writes_nothing_when_it_thaws(world):
+    agents, first = frozen_owner(world)
     ended = world.document("t~task")
     assert ended["attempt"] == 2 and ended["status"] == "succeeded"
     agents[0].signal(signal.SIGCONT)
@@ -194,17 +201,7 @@ def test_an_owner_that_is_frozen_past_its_lease_writes_nothing_when_it_thaws(wor
 
 def test_an_owner_that_thaws_does_not_tell_how_it_was(world):
     """Who asked while it was frozen is answered before it has found out that it is the owner no more."""
-    comfy, agents = two_agents(world)
-    prompt = steps_prompt(10, 20)
-    comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
-    later(agents[0].run, prompt, "t")
-    until("the task to run", lambda: running(agents[0], "t"))
-    joined = later(agents[1].run, prompt, "t")
-    time.sleep(0.2)
-    agents[0].signal(signal.SIGSTOP)
-    until("the other to take over", lambda: agents[1].record("t").json["attempt"] == 2)
-    comfy.release()
-    assert joined.result().status == 200
+    agents, _ = frozen_owner(world)
     asked = [later(agents[0].record, "t") for _ in range(3)] + [later(agents[0].get, "/api/status?id=t")]
     time.sleep(0.3)
     agents[0].signal(signal.SIGCONT)
