@@ -3,7 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LOOKUP_MS = 5000, LOOKUP_BUCKETS = 256 };
+enum {
+    LOOKUP_MS = 5000,
+    LOOKUP_HERE_MS =
+        1000, /* of a task that is here: what is known of it is better than no answer */
+    LOOKUP_BUCKETS = 256,
+};
 
 /* What the store says of a task: being read, or kept. */
 struct entry {
@@ -14,6 +19,7 @@ struct entry {
     bool nodes_too, want_nodes; /* may look, looks now for the bare node map */
     struct list_node waiting;   /* struct lookup.link */
     struct store_op op;
+    uint64_t deadline_ms;
     uint64_t read_at;   /* on clock_mono_ms(): when the read began */
     struct blob *value; /* NULL: nothing found */
     struct lookup_found found;
@@ -52,6 +58,26 @@ static bool lookup_knows(const struct lookup *l)
            task_is_certain(l->task);
 }
 
+static bool says_end(const struct lookup_found *found)
+{
+    static const enum task_status ends[] = {TASK_SUCCEEDED, TASK_FAILED, TASK_CANCELLED};
+    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+        if (strcmp(found->status, task_status_name(ends[i])) == 0)
+            return true;
+    return false;
+}
+
+/* Than what this process knows. An end is the last word on its attempt: who wrote it for a dead
+ * owner did not see all of the owner's revisions. */
+static bool found_is_newer(const struct lookup_found *found, uint64_t attempt, uint64_t rev)
+{
+    if (found->record.len == 0)
+        return false;
+    if (found->attempt != attempt)
+        return found->attempt > attempt;
+    return says_end(found) || found->rev > rev;
+}
+
 /* A task of this process that did not know yet how it is may know now, and is better than nothing
  * if the store has nothing. */
 static bool lookup_is_here(const struct lookup *l, const struct lookup_found *found,
@@ -61,9 +87,11 @@ static bool lookup_is_here(const struct lookup *l, const struct lookup_found *fo
         return false;
     if (err != NULL && task_is_storing(l->task))
         return false;
-    bool newer = task_is_known(l->task) && task_attempt(l->task) >= found->attempt &&
-                 task_rev(l->task) > found->rev;
-    return found->record.len == 0 || lookup_knows(l) || newer;
+    if (found->record.len == 0 || lookup_knows(l))
+        return true;
+    uint64_t rev = task_rev(l->task);
+    return task_is_known(l->task) && !found_is_newer(found, task_attempt(l->task), rev) &&
+           (!task_is_mirror(l->task) || rev > found->rev);
 }
 
 static void found_read_record(struct lookup_found *ret, struct slice record)
@@ -97,8 +125,8 @@ static bool lookup_before_end(struct lookup *l, const struct lookup_found *found
     if (before == NULL)
         return false;
     found_read_record(ret, blob_slice(before));
-    if (ret->attempt < found->attempt || ret->rev <= found->rev)
-        return false; /* what the store has of it */
+    if (found_is_newer(found, ret->attempt, ret->rev))
+        return false;
     blob_unref(l->value);
     l->value = blob_ref(before);
     return true;
@@ -306,7 +334,8 @@ static void entry_on_read(struct store_op *op)
 
 static void entry_read(struct entry *e)
 {
-    e->op = (struct store_op){.n = 1, .deadline_ms = LOOKUP_MS, .done = entry_on_read, .ctx = e};
+    e->op =
+        (struct store_op){.n = 1, .deadline_ms = e->deadline_ms, .done = entry_on_read, .ctx = e};
     e->op.doc[0].verb = STORE_GET;
     (void)snprintf(e->op.doc[0].key, sizeof(e->op.doc[0].key), "%s%s", e->id,
                    e->want_nodes ? "" : "~task");
@@ -314,12 +343,13 @@ static void entry_read(struct entry *e)
 }
 
 static struct entry *entry_new(struct lookups *ls, struct slice id, bool nodes_too,
-                               enum lookup_how how)
+                               enum lookup_how how, uint64_t deadline_ms)
 {
     struct entry *e = xcalloc(1, sizeof(*e));
     e->owner = ls;
     (void)snprintf(e->id, sizeof(e->id), "%.*s", SLICE_ARGS(id));
     e->nodes_too = nodes_too;
+    e->deadline_ms = deadline_ms;
     e->read_at = clock_mono_ms();
     list_init(&e->bucket);
     list_init(&e->kept);
@@ -337,7 +367,7 @@ static void lookup_ask_store(struct lookup *l, struct slice id, bool nodes_too, 
     struct lookups *ls = l->owner;
     struct entry *e = how == LOOKUP_SHARED ? lookups_find(ls, id, nodes_too) : NULL;
     if (e == NULL)
-        e = entry_new(ls, id, nodes_too, how);
+        e = entry_new(ls, id, nodes_too, how, l->task != NULL ? LOOKUP_HERE_MS : LOOKUP_MS);
     if (!entry_is_kept(e)) {
         list_add(&e->waiting, &l->link);
         return;

@@ -624,6 +624,7 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
         (void)task_nodes(t); /* the record of the end has the same */
         t->before = blob_ref(task_record(t));
     }
+    failure_free(t->failure); /* of an attempt that another instance has taken over */
     t->failure = take_failure;
     if (!t->id_known && (t->state == STATE_LOOKING || t->state == STATE_CANCELLING))
         task_hub_left_unknown(t->hub);

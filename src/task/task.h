@@ -95,8 +95,8 @@ bool task_is_accepted(const struct task *t);
  * died.
  */
 bool task_is_known(const struct task *t);
-/* Nobody else can have gone on with it without its knowing: its end is stored, or its lease holds.
- * An owner that was frozen knows how the task was. */
+/* It knows how it is: its lease holds, or its end may be told. An owner that was frozen knows how
+ * the task was. */
 bool task_is_certain(const struct task *t);
 /* Has it an end that is not stored yet? */
 bool task_is_storing(const struct task *t);

@@ -210,6 +210,24 @@ def test_an_owner_that_thaws_does_not_tell_how_it_was(world):
     assert status.headers["task-status"] == "succeeded"
 
 
+def test_an_owner_that_thaws_does_not_tell_of_an_attempt_that_others_have_ended(world):
+    """There is no further attempt: the record is of the same one, and has fewer revisions than the owner knows of."""
+    _, agents = two_agents(world, {"MAX_ATTEMPTS": "1"})
+    prompt = steps_prompt(200, 20)
+    later(agents[0].run, prompt, "t")
+    until("the task to run", lambda: running(agents[0], "t"))
+    until("many revisions", lambda: agents[0].record("t").json["rev"] > 20)
+    joined = later(agents[1].run, prompt, "t")
+    agents[0].signal(signal.SIGSTOP)
+    assert joined.result().code == "owner_died"
+    ended = world.document("t~task")
+    assert (ended["status"], ended["attempt"]) == ("failed", 1)
+    asked = [later(agents[0].record, "t") for _ in range(3)]
+    time.sleep(0.3)
+    agents[0].signal(signal.SIGCONT)
+    assert [reply.result().json for reply in asked] == [ended] * 3
+
+
 def test_a_task_whose_agent_died_is_taken_up_by_the_next(world):
     comfy = world.comfyui()
     comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
