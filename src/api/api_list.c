@@ -149,8 +149,8 @@ static void list_read(struct list_call *c)
     while (!list_is_enough(c) && c->at + c->op.n < c->page.count && c->op.n < STORE_DOCS_MAX) {
         const char *key = c->page.keys[c->at + c->op.n];
         struct task *t = task_hub_find(c->api->hub, (struct slice){key, strcspn(key, "~")});
-        struct blob *before = t != NULL ? task_before_end(t) : NULL;
-        if (t != NULL && before == NULL && (!task_is_known(t) || task_is_mirror(t)))
+        struct blob *before = t != NULL && task_is_certain(t) ? task_before_end(t) : NULL;
+        if (t != NULL && before == NULL && !task_is_authority(t))
             t = NULL; /* the store knows better */
         if (t != NULL && c->op.n > 0)
             break; /* in order: those before it first */

@@ -95,10 +95,18 @@ static void view_record(struct view *v, const struct lookup_found *r)
 
 static void view_on_found(void *ctx, const struct lookup_found *found, const struct err *err);
 
+/* What it has come to know just now is told; of a task that others run, what they wrote. */
+static bool view_may_tell(const struct task *t)
+{
+    return task_is_authority(t) || (task_is_mirror(t) && task_is_known(t));
+}
+
 static void view_on_change(struct task_watch *w)
 {
     struct view *v = w->ctx;
     char etag[VIEW_ETAG_MAX];
+    if (!view_may_tell(w->task))
+        return; /* its next change, or its end, is soon: it looks whose it is */
     etag_of(task_rev(w->task), task_hub_position(v->api->hub, w->task), etag);
     if (strcmp(etag, v->seen) == 0)
         return;
@@ -130,7 +138,7 @@ static void view_on_time_over(uv_timer_t *timer)
     struct task *t = v->watch.task;
     if (t == NULL)
         return; /* it looks again already */
-    if (!task_is_known(t)) {
+    if (!view_may_tell(t)) {
         view_look_again(v);
         return;
     }

@@ -50,12 +50,9 @@ struct lookup {
 
 /* --- telling --------------------------------------------------------------------------------- */
 
-/* A task that this process follows for another is as old as its last look: it knows no better than
- * the store does. Nor does an owner that was frozen past its lease. */
 static bool lookup_knows(const struct lookup *l)
 {
-    return l->task != NULL && task_is_known(l->task) && !task_is_mirror(l->task) &&
-           task_is_certain(l->task);
+    return l->task != NULL && task_is_authority(l->task);
 }
 
 static bool says_end(const struct lookup_found *found)

@@ -365,6 +365,11 @@ bool task_is_certain(const struct task *t)
     return is_over || task_lease_holds(t, clock_mono_ms());
 }
 
+bool task_is_authority(const struct task *t)
+{
+    return task_is_known(t) && !task_is_mirror(t) && task_is_certain(t);
+}
+
 bool task_is_mirror(const struct task *t)
 {
     return t->state == STATE_MIRROR;

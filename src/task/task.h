@@ -98,6 +98,9 @@ bool task_is_known(const struct task *t);
 /* It knows how it is: its lease holds, or its end may be told. An owner that was frozen knows how
  * the task was. */
 bool task_is_certain(const struct task *t);
+/* Does nobody know better how it is, not even the store? Who follows another instance's run is as
+ * old as the last look at its record. */
+bool task_is_authority(const struct task *t);
 /* Has it an end that is not stored yet? */
 bool task_is_storing(const struct task *t);
 /* What may be told meanwhile: the record from before the end; borrowed. NULL: ask the store. */

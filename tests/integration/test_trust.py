@@ -228,6 +228,27 @@ def test_an_owner_that_thaws_does_not_tell_of_an_attempt_that_others_have_ended(
     assert [reply.result().json for reply in asked] == [ended] * 3
 
 
+def test_who_waits_at_an_owner_that_thaws_is_not_told_how_it_was(world):
+    """Nor who lists them. The owner finds what ComfyUI has said meanwhile before it finds that others have ended it."""
+    comfy, agents = two_agents(world, {"MAX_ATTEMPTS": "1"})
+    prompt = steps_prompt(500, 20)
+    comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    later(agents[0].run, prompt, "t")
+    until("the task to run", lambda: running(agents[0], "t"))
+    joined = later(agents[1].run, prompt, "t")
+    news = [later(agents[0].get, path) for path in ("/api/tasks/t?wait=30", "/api/status?id=t&wait=30")]
+    time.sleep(0.3)
+    agents[0].signal(signal.SIGSTOP)
+    comfy.release()
+    assert joined.result().code == "owner_died"
+    listed = [later(agents[0].get, "/api/tasks") for _ in range(3)]
+    time.sleep(0.3)
+    agents[0].signal(signal.SIGCONT)
+    assert news[0].result().json == world.document("t~task")
+    assert news[1].result().headers["task-status"] == "failed"
+    assert [reply.result().json["tasks"][0]["status"] for reply in listed] == ["failed"] * 3
+
+
 def test_a_task_whose_agent_died_is_taken_up_by_the_next(world):
     comfy = world.comfyui()
     comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
