@@ -1,5 +1,6 @@
 #include "http_guard.h"
 
+#include "eight.h"
 #include "http_msg.h"
 
 enum {
@@ -12,6 +13,12 @@ enum {
     VALUE,
     END_CR,
 };
+
+/* '0': any digit. llhttp 8.1.0 takes "GET / RTSP/1.0" for HTTP/1.0, and status codes of one and two
+ * digits. */
+static const char version[] = "HTTP/0.0";
+static const char status_start[] = "HTTP/0.0 000";
+enum { VERSION_LEN = sizeof(version) - 1, STATUS_START_LEN = sizeof(status_start) - 1 };
 
 void http_guard_init(struct http_guard *g, enum http_guard_kind kind)
 {
@@ -36,12 +43,11 @@ static bool matches(char c, char pattern)
     return pattern == '0' ? c >= '0' && c <= '9' : c == pattern;
 }
 
-/* llhttp 8.1.0 takes any number of spaces, and "GET / RTSP/1.0" for HTTP/1.0. */
+/* llhttp 8.1.0 takes any number of spaces. */
 static enum http_guard_result guard_request_line(struct http_guard *g, char c)
 {
-    static const char version[] = "HTTP/0.0";
     if (c == '\r') {
-        if (g->spaces != 2 || g->word != sizeof(version) - 1)
+        if (g->spaces != 2 || g->word != VERSION_LEN)
             return guard_refuse(g, 400, "no request line");
         g->state = LINE_CR;
         return HTTP_GUARD_MORE;
@@ -55,7 +61,7 @@ static enum http_guard_result guard_request_line(struct http_guard *g, char c)
     }
     if (!http_is_value_char(c) || c == '\t')
         return guard_refuse(g, 400, "a control character in the request line");
-    if (g->spaces == 2 && (g->word >= sizeof(version) - 1 || !matches(c, version[g->word])))
+    if (g->spaces == 2 && (g->word >= VERSION_LEN || !matches(c, version[g->word])))
         return guard_refuse(g, 400, "no HTTP version at the end of the request line");
     g->word++;
     if (g->spaces == 1 && g->word > HTTP_TARGET_MAX)
@@ -63,16 +69,14 @@ static enum http_guard_result guard_request_line(struct http_guard *g, char c)
     return HTTP_GUARD_MORE;
 }
 
-/* llhttp 8.1.0 takes status codes of one and two digits. */
 static enum http_guard_result guard_status_line(struct http_guard *g, char c)
 {
-    static const char start[] = "HTTP/0.0 000";
-    if (c == '\r' && g->word >= sizeof(start) - 1) {
+    if (c == '\r' && g->word >= STATUS_START_LEN) {
         g->state = LINE_CR;
         return HTTP_GUARD_MORE;
     }
-    bool fits = g->word < sizeof(start) - 1 ? matches(c, start[g->word])
-                                            : g->word > sizeof(start) - 1 || c == ' ';
+    bool fits = g->word < STATUS_START_LEN ? matches(c, status_start[g->word])
+                                           : g->word > STATUS_START_LEN || c == ' ';
     if (!fits || !http_is_value_char(c))
         return guard_refuse(g, 400, "no status line");
     g->word++;
@@ -128,14 +132,64 @@ static enum http_guard_result guard_byte(struct http_guard *g, char c)
     }
 }
 
-/* So many bytes that change nothing: most of a head are those of names and values. */
-static size_t guard_plain(const struct http_guard *g, struct slice bytes)
+/* --- many bytes at once ---------------------------------------------------------------------- */
+
+static struct slice at_most(struct slice bytes, size_t max)
 {
-    size_t room = HTTP_HEAD_MAX - g->bytes;
-    bytes.len = bytes.len < room ? bytes.len : room;
+    return (struct slice){bytes.ptr, bytes.len < max ? bytes.len : max};
+}
+
+static size_t pattern_span(const char *pattern, struct slice bytes)
+{
+    size_t at = 0;
+    while (at < bytes.len && pattern[at] != '\0' && matches(bytes.ptr[at], pattern[at]))
+        at++;
+    return at;
+}
+
+/* Neither spaces nor control characters. */
+static size_t word_span(struct slice bytes)
+{
+    size_t at = 0;
+    for (; bytes.len - at >= 8; at += 8) {
+        uint64_t eight = eight_load(bytes.ptr + at);
+        if ((eight_below(eight, ' ' + 1) | eight_equal(eight, 0x7f)) != 0)
+            break;
+    }
+    while (at < bytes.len && http_is_value_char(bytes.ptr[at]) && bytes.ptr[at] != ' ' &&
+           bytes.ptr[at] != '\t')
+        at++;
+    return at;
+}
+
+static size_t request_line_span(const struct http_guard *g, struct slice bytes)
+{
+    if (g->spaces == 2)
+        return pattern_span(version + g->word, bytes);
+    return word_span(g->spaces == 1 ? at_most(bytes, HTTP_TARGET_MAX - g->word) : bytes);
+}
+
+static size_t status_line_span(const struct http_guard *g, struct slice bytes)
+{
+    if (g->word < STATUS_START_LEN)
+        return pattern_span(status_start + g->word, bytes);
+    return g->word > STATUS_START_LEN ? http_value_span(bytes) : 0;
+}
+
+/* So many bytes that leave the state as it is: most of a head are such. */
+static size_t guard_plain(struct http_guard *g, struct slice bytes)
+{
+    bytes = at_most(bytes, HTTP_HEAD_MAX - g->bytes);
     if (g->state == VALUE)
         return http_value_span(bytes);
-    return g->state == NAME ? http_token_span(bytes) : 0;
+    if (g->state == NAME)
+        return http_token_span(bytes);
+    if (g->state != LINE)
+        return 0;
+    size_t plain =
+        g->kind == HTTP_GUARD_REQUEST ? request_line_span(g, bytes) : status_line_span(g, bytes);
+    g->word += plain;
+    return plain;
 }
 
 enum http_guard_result http_guard_feed(struct http_guard *g, struct slice bytes, size_t *used)

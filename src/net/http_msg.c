@@ -49,14 +49,16 @@ size_t http_value_span(struct slice s)
 
 void http_headers_init(struct http_headers *h)
 {
-    *h = (struct http_headers){.fields = NULL};
+    h->count = 0;
+    h->cap = HTTP_HEADERS_FEW;
+    h->more = NULL;
     buf_init(&h->text, HTTP_HEAD_MAX);
 }
 
 void http_headers_done(struct http_headers *h)
 {
     buf_done(&h->text);
-    free(h->fields);
+    free(h->more);
     http_headers_init(h);
 }
 
@@ -66,6 +68,20 @@ void http_headers_reset(struct http_headers *h)
     h->count = 0;
 }
 
+static const struct http_field *headers_fields(const struct http_headers *h)
+{
+    return h->more != NULL ? h->more : h->few;
+}
+
+static void headers_grow(struct http_headers *h)
+{
+    bool had_few = h->more == NULL;
+    h->cap *= 2;
+    h->more = xrealloc(h->more, h->cap * sizeof(*h->more));
+    if (had_few)
+        memcpy(h->more, h->few, sizeof(h->few));
+}
+
 static enum err_code headers_append(struct http_headers *h, struct slice name, struct slice value)
 {
     if (h->text.cap == 0)
@@ -73,11 +89,10 @@ static enum err_code headers_append(struct http_headers *h, struct slice name, s
     if (h->count == HTTP_HEADERS_MAX || name.len > HTTP_HEAD_MAX || value.len > HTTP_HEAD_MAX ||
         buf_reserve(&h->text, name.len + value.len) != ERR_OK)
         return ERR_TOO_LARGE;
-    if (h->count == h->cap) {
-        h->cap = h->cap == 0 ? 16 : h->cap * 2;
-        h->fields = xrealloc(h->fields, h->cap * sizeof(*h->fields));
-    }
-    h->fields[h->count++] = (struct http_field){
+    if (h->count == h->cap)
+        headers_grow(h);
+    struct http_field *fields = h->more != NULL ? h->more : h->few;
+    fields[h->count++] = (struct http_field){
         .name_at = (uint32_t)h->text.len,
         .name_len = (uint32_t)name.len,
         .value_at = (uint32_t)(h->text.len + name.len),
@@ -96,6 +111,12 @@ enum err_code http_headers_add(struct http_headers *h, struct slice name, struct
     return headers_append(h, name, value);
 }
 
+enum err_code http_headers_add_guarded(struct http_headers *h, struct slice name,
+                                       struct slice value)
+{
+    return headers_append(h, name, slice_trim(value));
+}
+
 enum err_code http_headers_copy(struct http_headers *to, const struct http_headers *from,
                                 unsigned i)
 {
@@ -105,20 +126,25 @@ enum err_code http_headers_copy(struct http_headers *to, const struct http_heade
 
 struct slice http_headers_name(const struct http_headers *h, unsigned i)
 {
+    const struct http_field *field = &headers_fields(h)[i];
     ASSERT(i < h->count);
-    return (struct slice){h->text.ptr + h->fields[i].name_at, h->fields[i].name_len};
+    return (struct slice){h->text.ptr + field->name_at, field->name_len};
 }
 
 struct slice http_headers_value(const struct http_headers *h, unsigned i)
 {
+    const struct http_field *field = &headers_fields(h)[i];
     ASSERT(i < h->count);
-    return (struct slice){h->text.ptr + h->fields[i].value_at, h->fields[i].value_len};
+    return (struct slice){h->text.ptr + field->value_at, field->value_len};
 }
 
 /* The index of the next field of that name from `from` on, or count. */
 static unsigned headers_find(const struct http_headers *h, struct slice name, unsigned from)
 {
-    while (from < h->count && !slice_eq_nocase(http_headers_name(h, from), name))
+    const struct http_field *fields = headers_fields(h);
+    while (from < h->count &&
+           (fields[from].name_len != name.len ||
+            !bytes_eq_nocase(h->text.ptr + fields[from].name_at, name.ptr, name.len)))
         from++;
     return from;
 }

@@ -9,6 +9,7 @@ enum {
     HTTP_TARGET_MAX = 8 * 1024,
     HTTP_HEAD_MAX = 32 * 1024,
     HTTP_HEADERS_MAX = 100,
+    HTTP_HEADERS_FEW = 8, /* need no memory but their text */
 };
 
 bool http_is_token_char(char c);        /* of names */
@@ -22,8 +23,9 @@ struct http_field {
 };
 struct http_headers {
     struct buf text;
-    struct http_field *fields;
     unsigned count, cap;
+    struct http_field *more; /* all of them, once there are more than a few */
+    struct http_field few[HTTP_HEADERS_FEW];
 };
 
 void http_headers_init(struct http_headers *h);
@@ -33,6 +35,9 @@ void http_headers_reset(struct http_headers *h);
  * a value with a control character. */
 enum err_code http_headers_add(struct http_headers *h, struct slice name,
                                struct slice value) MUST_CHECK;
+/* The same of a name and a value that an http_guard has let pass: ERR_TOO_LARGE only. */
+enum err_code http_headers_add_guarded(struct http_headers *h, struct slice name,
+                                       struct slice value) MUST_CHECK;
 /* Number i of another list, which was looked at when it was added there: ERR_TOO_LARGE only. */
 enum err_code http_headers_copy(struct http_headers *to, const struct http_headers *from,
                                 unsigned i) MUST_CHECK;

@@ -82,14 +82,10 @@ static int parser_on_header_value_complete(llhttp_t *http)
     struct http_parser *p = http->data;
     struct slice name = {p->field.ptr, p->name_len};
     struct slice value = {p->field.ptr + p->name_len, p->field.len - p->name_len};
-    enum err_code code = http_headers_add(&p->head.headers, name, value);
+    enum err_code code = http_headers_add_guarded(&p->head.headers, name, value);
     buf_reset(&p->field);
     p->name_len = 0;
-    if (code == ERR_OK)
-        return 0;
-    if (code == ERR_TOO_LARGE)
-        return parser_refuse(p, 431, "too many headers");
-    return parser_refuse(p, 400, "a malformed header");
+    return code == ERR_OK ? 0 : parser_refuse(p, 431, "too many headers");
 }
 
 static int parser_on_headers_complete(llhttp_t *http)

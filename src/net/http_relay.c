@@ -79,6 +79,8 @@ static enum err_code add_forwarded_for(const struct http_headers *from, const ch
                                        struct http_headers *ret)
 {
     struct buf list;
+    if (http_headers_count(from, "x-forwarded-for") == 0)
+        return http_headers_add(ret, SLICE("x-forwarded-for"), slice_of(peer));
     buf_init(&list, SIZE_MAX);
     for (unsigned i = 0; i < from->count; i++) {
         if (!slice_eq_nocase(http_headers_name(from, i), SLICE("x-forwarded-for")))

@@ -79,6 +79,36 @@ static void headers_are_bounded(void **state)
     http_headers_done(&h);
 }
 
+/* A few are kept in the list itself, more of them elsewhere. */
+static void headers_of_any_number_keep_their_order(void **state)
+{
+    enum { MANY = 3 * HTTP_HEADERS_FEW };
+    struct http_headers h, copy;
+    struct slice found;
+    (void)state;
+    http_headers_init(&h);
+    http_headers_init(&copy);
+    for (unsigned n = 0; n < MANY; n++) {
+        char name[] = {(char)('a' + n), '\0'};
+        char value[] = {' ', (char)('A' + n), ' ', '\0'};
+        assert_int_equal(http_headers_add_guarded(&h, slice_of(name), slice_of(value)), ERR_OK);
+        for (unsigned i = 0; i <= n; i++) {
+            char then[] = {(char)('A' + i), '\0'};
+            assert_true(slice_is(http_headers_value(&h, i), then));
+        }
+    }
+    for (unsigned n = MANY; n-- > 0;)
+        assert_int_equal(http_headers_copy(&copy, &h, n), ERR_OK);
+    assert_int_equal(copy.count, MANY);
+    assert_true(http_headers_get(&copy, "A", &found) && slice_is(found, "A"));
+    assert_true(slice_is(http_headers_name(&copy, 0), "x"));
+    http_headers_reset(&h);
+    assert_int_equal(http_headers_add(&h, SLICE("again"), SLICE("1")), ERR_OK);
+    assert_true(http_headers_get(&h, "again", &found) && slice_is(found, "1"));
+    http_headers_done(&copy);
+    http_headers_done(&h);
+}
+
 static void list_headers_are_searched_over_all_lines(void **state)
 {
     (void)state;
@@ -221,6 +251,7 @@ int main(void)
         cmocka_unit_test(headers_keep_order_and_find_in_any_case),
         cmocka_unit_test(headers_refuse_what_would_break_a_message),
         cmocka_unit_test(headers_are_bounded),
+        cmocka_unit_test(headers_of_any_number_keep_their_order),
         cmocka_unit_test(list_headers_are_searched_over_all_lines),
         cmocka_unit_test(targets_are_split),
         cmocka_unit_test(query_values_are_decoded),
