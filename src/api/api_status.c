@@ -95,25 +95,6 @@ static void view_record(struct view *v, const struct lookup_found *r)
 
 static void view_on_found(void *ctx, const struct lookup_found *found, const struct err *err);
 
-/* What it has come to know just now is told; of a task that others run, what they wrote. */
-static bool view_may_tell(const struct task *t)
-{
-    return task_is_authority(t) || (task_is_mirror(t) && task_is_known(t));
-}
-
-static void view_on_change(struct task_watch *w)
-{
-    struct view *v = w->ctx;
-    char etag[VIEW_ETAG_MAX];
-    if (!view_may_tell(w->task))
-        return; /* its next change, or its end, is soon: it looks whose it is */
-    etag_of(task_rev(w->task), task_hub_position(v->api->hub, w->task), etag);
-    if (strcmp(etag, v->seen) == 0)
-        return;
-    view_task(v, w->task);
-    view_free(v);
-}
-
 static void view_look_again(struct view *v)
 {
     task_watch_stop(&v->watch);
@@ -121,15 +102,29 @@ static void view_look_again(struct view *v)
     v->lookup = lookup_start(v->api, slice_of(v->id), !v->whole, LOOKUP_ALONE, view_on_found, v);
 }
 
-static void view_on_end(struct task_watch *w)
+/* Of a task that others run: what they wrote when it was looked at last. */
+static void view_task_now(struct view *v, struct task *t)
 {
-    struct view *v = w->ctx;
-    if (task_refused(w->task) != NULL) {
+    if (!task_is_authority(t) && !(task_is_mirror(t) && task_is_known(t))) {
         view_look_again(v);
         return;
     }
-    view_task(v, w->task);
+    view_task(v, t);
     view_free(v);
+}
+
+static void view_on_change(struct task_watch *w)
+{
+    struct view *v = w->ctx;
+    char etag[VIEW_ETAG_MAX];
+    etag_of(task_rev(w->task), task_hub_position(v->api->hub, w->task), etag);
+    if (strcmp(etag, v->seen) != 0)
+        view_task_now(v, w->task);
+}
+
+static void view_on_end(struct task_watch *w)
+{
+    view_task_now(w->ctx, w->task);
 }
 
 static void view_on_time_over(uv_timer_t *timer)
@@ -138,12 +133,7 @@ static void view_on_time_over(uv_timer_t *timer)
     struct task *t = v->watch.task;
     if (t == NULL)
         return; /* it looks again already */
-    if (!view_may_tell(t)) {
-        view_look_again(v);
-        return;
-    }
-    view_task(v, t);
-    view_free(v);
+    view_task_now(v, t);
 }
 
 /* Is there something to wait for, and nothing to tell yet? */

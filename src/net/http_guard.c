@@ -176,8 +176,8 @@ static size_t status_line_span(const struct http_guard *g, struct slice bytes)
     return g->word > STATUS_START_LEN ? http_value_span(bytes) : 0;
 }
 
-/* So many bytes that leave the state as it is: most of a head are such. */
-static size_t guard_plain(struct http_guard *g, struct slice bytes)
+/* Takes the bytes that leave the state as it is: most of a head are such. Returns how many. */
+static size_t guard_take_plain(struct http_guard *g, struct slice bytes)
 {
     bytes = at_most(bytes, HTTP_HEAD_MAX - g->bytes);
     if (g->state == VALUE)
@@ -197,7 +197,7 @@ enum http_guard_result http_guard_feed(struct http_guard *g, struct slice bytes,
     enum http_guard_result result = HTTP_GUARD_MORE;
     size_t i = 0;
     while (i < bytes.len && result == HTTP_GUARD_MORE) {
-        size_t plain = guard_plain(g, (struct slice){bytes.ptr + i, bytes.len - i});
+        size_t plain = guard_take_plain(g, (struct slice){bytes.ptr + i, bytes.len - i});
         g->bytes += plain;
         i += plain;
         if (i == bytes.len)

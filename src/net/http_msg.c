@@ -126,15 +126,15 @@ enum err_code http_headers_copy(struct http_headers *to, const struct http_heade
 
 struct slice http_headers_name(const struct http_headers *h, unsigned i)
 {
-    const struct http_field *field = &headers_fields(h)[i];
     ASSERT(i < h->count);
+    const struct http_field *field = &headers_fields(h)[i];
     return (struct slice){h->text.ptr + field->name_at, field->name_len};
 }
 
 struct slice http_headers_value(const struct http_headers *h, unsigned i)
 {
-    const struct http_field *field = &headers_fields(h)[i];
     ASSERT(i < h->count);
+    const struct http_field *field = &headers_fields(h)[i];
     return (struct slice){h->text.ptr + field->value_at, field->value_len};
 }
 

@@ -361,8 +361,7 @@ bool task_is_known(const struct task *t)
 
 bool task_is_certain(const struct task *t)
 {
-    bool is_over = task_has_ended(t) && !task_is_storing(t);
-    return is_over || task_lease_holds(t, clock_mono_ms());
+    return t->state == STATE_ENDED || task_lease_holds(t, clock_mono_ms());
 }
 
 bool task_is_authority(const struct task *t)

@@ -17,7 +17,8 @@ static uint64_t lease_ms(const struct task *t)
 
 uint64_t task_lease_end(const struct task *t)
 {
-    return t->verified_at + lease_ms(t) / 2;
+    uint64_t wrote_at = t->live_record.wrote_at;
+    return (wrote_at > t->verified_at ? wrote_at : t->verified_at) + lease_ms(t) / 2;
 }
 
 bool task_lease_holds(const struct task *t, uint64_t now)
@@ -84,8 +85,6 @@ static void ctl_look(struct task *t)
 
 void task_lease_tick(struct task *t, uint64_t now)
 {
-    if (t->live_record.wrote_at > t->verified_at)
-        t->verified_at = t->live_record.wrote_at;
     bool holds = task_lease_holds(t, now);
     if (!holds)
         t->suspect_until =

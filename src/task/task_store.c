@@ -198,7 +198,7 @@ static void end_write(struct task *t)
 static void end_begin(struct task *t)
 {
     if (t->failure != NULL && t->failure->code == FAILURE_SUPERSEDED)
-        task_mirror_start(t, t->attempt + 1);
+        task_mirror_after_loss(t);
     else
         end_write(t);
 }

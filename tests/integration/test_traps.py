@@ -305,7 +305,9 @@ def test_06_who_never_says_anything_is_not_asked_about_again(both):
     assert [run(n) for n in range(5)] == [1, 2, 3, 3, 3]
     agent.comfy.control({"at": "ws", "type": "executed", "do": "lose"})
     assert run(5) == 4, "who does speak is missed"
+    links = agent.comfy.state()["requests"]["GET /ws"]
     agent.comfy.control({"at": "now", "do": "ws_drop"})
+    until("another link", lambda: agent.comfy.state()["requests"]["GET /ws"] > links)
     agent.wait_ready()
     assert [run(n) for n in range(6, 10)] == [5, 6, 7, 7]
 

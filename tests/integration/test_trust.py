@@ -241,12 +241,33 @@ def test_who_waits_at_an_owner_that_thaws_is_not_told_how_it_was(world):
     agents[0].signal(signal.SIGSTOP)
     comfy.release()
     assert joined.result().code == "owner_died"
+    ended = world.document("t~task")
     listed = [later(agents[0].get, "/api/tasks") for _ in range(3)]
     time.sleep(0.3)
     agents[0].signal(signal.SIGCONT)
-    assert news[0].result().json == world.document("t~task")
+    assert news[0].result().json == ended
     assert news[1].result().headers["task-status"] == "failed"
     assert [reply.result().json["tasks"][0]["status"] for reply in listed] == ["failed"] * 3
+    time.sleep(3)  # longer than its lease: whoever is no owner any more does not end it once more
+    assert world.document("t~task") == ended and world.document("t~end.2") is None
+
+
+def test_who_waits_is_told_of_changes_while_the_store_is_away(world):
+    """Its owner is not sure of it any more, and nobody knows better."""
+    agent = world.agent(env={"LEASE_TIMEOUT": "1s"})
+    later(agent.run, steps_prompt(400, 20), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    world.store.rename(world.directory / "away")
+    world.store.write_text("no directory")
+    time.sleep(2)
+    began = time.monotonic()
+    for _ in range(3):
+        reply = agent.get("/api/tasks/t?wait=30")
+        assert reply.json["status"] == "running", reply
+    assert time.monotonic() - began < 15
+    world.store.unlink()
+    (world.directory / "away").rename(world.store)
+    until("its end to be stored", lambda: (world.document("t~task") or {}).get("status") == "succeeded")
 
 
 def test_a_task_whose_agent_died_is_taken_up_by_the_next(world):

@@ -183,8 +183,9 @@ static void a_signal_of_ours_reaches_it(void **state)
     struct child c;
     child_start(&c, "echo up; sleep 30");
     loop_run_until(&c.f, &c.printed, "the child to be up");
-    while (process_pid(c.p) == 0) /* its guard's word may come behind its own */
-        loop_run_for(&c.f, 1);
+    for (unsigned ms = 0; ms < 10000 && process_pid(c.p) == 0; ms++)
+        loop_run_for(&c.f, 1); /* its guard's word may come behind its own */
+    assert_true(process_pid(c.p) > 0);
     assert_int_equal(getpgid(process_pid(c.p)), process_pid(c.p));
     assert_int_equal(getsid(process_pid(c.p)), process_pid(c.p));
     process_signal(c.p, SIGTERM);
