@@ -8,6 +8,7 @@
  * that was looked at. All of it together has LIST_MS. */
 #include "answer.h"
 #include "api.h"
+#include "lookup.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -98,6 +99,12 @@ static void list_add_record(struct list_call *c, struct slice text)
     buf_adds(&c->body, "}");
 }
 
+/* If it is here. */
+static struct task *list_task(const struct list_call *c, const char *key)
+{
+    return task_hub_find(c->api->hub, (struct slice){key, strcspn(key, "~")});
+}
+
 static void list_read(struct list_call *c);
 
 static void list_on_read(struct store_op *op)
@@ -112,7 +119,7 @@ static void list_on_read(struct store_op *op)
         c->at += wanted;
         c->looked += wanted;
         if (doc->result == ERR_OK && wanted)
-            list_add_record(c, blob_slice(doc->value));
+            list_add_record(c, lookup_newest(list_task(c, doc->key), blob_slice(doc->value)));
         blob_unref(doc->result == ERR_OK ? doc->value : NULL);
     }
     if (c->gone)
@@ -148,14 +155,13 @@ static void list_read(struct list_call *c)
     c->op = (struct store_op){.deadline_ms = list_ms_left(c), .done = list_on_read, .ctx = c};
     while (!list_is_enough(c) && c->at + c->op.n < c->page.count && c->op.n < STORE_DOCS_MAX) {
         const char *key = c->page.keys[c->at + c->op.n];
-        struct task *t = task_hub_find(c->api->hub, (struct slice){key, strcspn(key, "~")});
-        struct blob *before = t != NULL && task_is_certain(t) ? task_before_end(t) : NULL;
-        if (t != NULL && before == NULL && !task_is_authority(t))
+        struct task *t = list_task(c, key);
+        if (t != NULL && !task_is_authority(t))
             t = NULL; /* the store knows better */
         if (t != NULL && c->op.n > 0)
             break; /* in order: those before it first */
         if (t != NULL) {
-            list_add_record(c, blob_slice(before != NULL ? before : task_record(t)));
+            list_add_record(c, blob_slice(task_record(t)));
             c->at++;
             c->looked++;
             continue;

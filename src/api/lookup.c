@@ -113,7 +113,8 @@ static void found_read_record(struct lookup_found *ret, struct slice record)
     ret->offered = value[3].len > 0 && json_kind(value[3]) == JSON_TRUE;
 }
 
-/* Its end is not to be told yet: what was told before it is, and nothing older. */
+/* Its end is not to be told yet: what was told before it is, and nothing older. Others may see the
+ * end in the store before this process knows that it is there; then it is told here, too. */
 static bool lookup_before_end(struct lookup *l, const struct lookup_found *found,
                               struct lookup_found *ret)
 {
@@ -127,6 +128,20 @@ static bool lookup_before_end(struct lookup *l, const struct lookup_found *found
     blob_unref(l->value);
     l->value = blob_ref(before);
     return true;
+}
+
+struct slice lookup_newest(struct task *t, struct slice record)
+{
+    struct blob *here = t != NULL ? task_before_end(t) : NULL;
+    struct lookup_found known = {.rev = 0};
+    struct lookup_found stored = {.rev = 0};
+    if (here == NULL && t != NULL && task_is_known(t) && !task_is_mirror(t))
+        here = task_record(t);
+    if (here == NULL)
+        return record;
+    found_read_record(&known, blob_slice(here));
+    found_read_record(&stored, record);
+    return found_is_newer(&stored, known.attempt, known.rev) ? record : blob_slice(here);
 }
 
 static void lookup_free(struct lookup *l)
@@ -386,7 +401,7 @@ struct lookup *lookup_start(struct api *api, struct slice id, bool nodes_too, en
     later_item_init(&l->answer, lookup_on_answer);
     if (t != NULL)
         l->task = task_ref(t);
-    if (lookup_knows(l) || (t != NULL && task_before_end(t) != NULL && task_is_certain(t)))
+    if (lookup_knows(l))
         later_add(api->later, &l->answer);
     else
         lookup_ask_store(l, id, nodes_too, how);

@@ -53,4 +53,8 @@ struct lookup *lookup_start(struct api *api, struct slice id, bool nodes_too, en
                             lookup_cb cb, void *ctx);
 void lookup_cancel(struct lookup *l); /* cb does not follow */
 
+/* The same for who has read the record himself: that, or what this process knows of the task (NULL:
+ * it is not here), if that is newer. Borrowed until the loop's next turn. */
+struct slice lookup_newest(struct task *t, struct slice record);
+
 #endif

@@ -6,6 +6,7 @@ the picture that he asked for and nobody else's."""
 import base64
 import collections
 import contextlib
+import datetime
 import http.client
 import io
 import itertools
@@ -160,17 +161,23 @@ class Story:
         self.accepted = self.cancelled = False
         self.ends = set()  # told: (status, the error's code)
         self.wrong = []
+        self.told = []  # (when, by whom, what): for whoever wants to know why
 
     def picture(self):
         size = random.choice((8, 64, 256))
         return {"1": node("EmptyImage", width=size, height=size, batch_size=1, color=self.color),
                 "2": node("SaveImage", images=["1", 0], filename_prefix="p")}
 
+    def note(self, what):
+        now = datetime.datetime.now(datetime.UTC)
+        self.told.append(f"{now:%H:%M:%S.%f} {threading.current_thread().asked}: {what}")
+
     def check(self, right, what):
         if not right:
             self.wrong.append(what)
 
     def saw_record(self, record):
+        self.note({key: record[key] for key in ("status", "attempt", "rev", "instance")})
         self.accepted = True
         self.check(record["id"] == self.id, f"the record of {record['id']}")
         if record["status"] in ENDS:
@@ -196,6 +203,7 @@ class Story:
 
     def saw_error(self, error):
         """On a WebSocket or an event stream."""
+        self.note(error)
         if error["code"] in OF_TASKS:
             self.accepted = True
             self.ends.add(("cancelled" if error["code"] == "cancelled" else "failed", error["code"]))
@@ -204,6 +212,7 @@ class Story:
         """False: not now; the same may be asked for again."""
         self.check(reply.headers["task-id"] == self.id, f"task-id {reply.headers['task-id']}")
         status = reply.headers.get("task-status")
+        self.note(f"{reply.status} {status}")
         if reply.status == 200 and status == "succeeded":
             self.saw_result(reply.json)
         elif enqueued and reply.status == 202:
@@ -238,7 +247,9 @@ class Client(threading.Thread):
 
     @property
     def agent(self):
-        return random.choice(self.seats).agent
+        seat = random.choice(self.seats)
+        self.asked = seat.name
+        return seat.agent
 
     def again_and_again(self, deed):
         """Until it says that it is done, or the soak is over: agents come back."""
@@ -327,6 +338,7 @@ class Client(threading.Thread):
 
 def judge(world, agent, story):
     """Holds one story against the record, the documents and the files."""
+    threading.current_thread().asked = "afterwards"
     reply = agent.record(story.id)
     if reply.status == 404:
         story.check(not story.accepted, "told yes, and lost")
@@ -391,7 +403,7 @@ def test_nothing_is_lost_whoever_dies(world):
           f"{sum(client.lost for client in clients)} calls lost or put off, {sum(client.hung for client in clients)} "
           f"hung; {dict(killer.done)}; memory of the agent that "
           f"lived: {attached.memory[0][1]} KiB first, {attached.memory[-1][1]} last, {slope(attached.memory):+.0f} an hour")
-    wrong = {story.id: [what[:500] for what in story.wrong] for story in stories if story.wrong}
+    wrong = {story.id: [what[:500] for what in (*story.wrong, *story.told)] for story in stories if story.wrong}
     if wrong:
         never_again()
     assert not wrong, json.dumps(wrong, indent=1)[:6000]

@@ -10,7 +10,7 @@ import pytest
 
 from live import Events
 from stores import DATABASES, SECRET, missing
-from world import image_prompt, later, running, steps_prompt, until
+from world import image_prompt, later, node, running, steps_prompt, until
 
 LEASE = {"LEASE_TIMEOUT": "2s", "MAX_CONCURRENCY": "4"}
 
@@ -68,6 +68,20 @@ def test_one_id_sent_to_two_agents_at_once_is_one_prompt(world, database):
             assert first.status == second.status == 200, (first, second)
             assert first.body == second.body
     assert len(comfy.prompts) == 100
+
+
+def test_an_end_that_others_see_is_not_denied_by_its_owner(world, database):
+    """It is stored, and the answer that says so is on its way."""
+    way = database.behind_proxy()
+    owner = world.agent(env=LEASE)
+    for task, path in {"a": "/api/tasks/a", "b": "/api/status?id=b", "c": "/api/tasks?limit=1"}.items():
+        way.delay = 0.15
+        run = later(owner.run, {"1": node("TestRaise", message=task, kind="ValueError")}, task)
+        until("its end to be there", lambda: (database.document(f"{task}~task") or {}).get("status") == "failed")
+        reply = owner.get(path)
+        assert (reply.headers["task-status"] or reply.json["tasks"][0]["status"]) == "failed"
+        way.delay = 0
+        assert run.result().status == 500
 
 
 def test_what_one_agent_stored_another_tells(world, database):
