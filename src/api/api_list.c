@@ -1,11 +1,12 @@
 /* GET /api/tasks?status=&limit=&cursor=: records without their node maps, newest first.
  *
  * The store lists keys; the records are read a few at a time, those of this process's own tasks are
- * taken from memory. What cannot be read (corrupt, too large) is left out like what was removed
- * since it was listed; a store that fails is told, or the answer would have holes. With a status
- * whole pages are asked for and read on until enough match, or LIST_KEYS_MAX keys were looked at,
- * or LIST_ENOUGH_MS are over: the answer is then shorter. Its cursor goes on behind the last key
- * that was looked at. All of it together has LIST_MS. */
+ * taken from memory, if it is sure of them; else the store is asked for LOOKUP_HERE_MS. What cannot
+ * be read (corrupt, too large) is left out like what was removed since it was listed; a store that
+ * fails is told, or the answer would have holes. With a status whole pages are asked for and read
+ * on until enough match, or LIST_KEYS_MAX keys were looked at, or LIST_ENOUGH_MS are over: the
+ * answer is then shorter. Its cursor goes on behind the last key that was looked at. All of it
+ * together has LIST_MS. */
 #include "answer.h"
 #include "api.h"
 #include "lookup.h"
@@ -20,6 +21,7 @@ struct list_call {
     struct http_req *req;
     bool gone;
     struct store_op op;
+    bool here; /* the one record that op reads is of a task that is here */
     struct store_page page;
     unsigned at; /* next key of the page */
     unsigned looked, limit, count;
@@ -115,11 +117,14 @@ static void list_on_read(struct store_op *op)
     for (unsigned i = 0; i < op->n; i++) {
         const struct store_doc *doc = &op->doc[i];
         bool wanted = !c->gone && c->count < c->limit;
-        failed = failed || store_doc_ends_op(doc);
+        struct slice record = doc->result == ERR_OK ? blob_slice(doc->value) : SLICE_EMPTY;
+        if (wanted && (record.len > 0 || c->here))
+            record = lookup_newest(list_task(c, doc->key), record);
+        failed = failed || (store_doc_ends_op(doc) && record.len == 0);
         c->at += wanted;
         c->looked += wanted;
-        if (doc->result == ERR_OK && wanted)
-            list_add_record(c, lookup_newest(list_task(c, doc->key), blob_slice(doc->value)));
+        if (wanted && record.len > 0)
+            list_add_record(c, record);
         blob_unref(doc->result == ERR_OK ? doc->value : NULL);
     }
     if (c->gone)
@@ -156,11 +161,11 @@ static void list_read(struct list_call *c)
     while (!list_is_enough(c) && c->at + c->op.n < c->page.count && c->op.n < STORE_DOCS_MAX) {
         const char *key = c->page.keys[c->at + c->op.n];
         struct task *t = list_task(c, key);
-        if (t != NULL && !task_is_authority(t))
-            t = NULL; /* the store knows better */
-        if (t != NULL && c->op.n > 0)
+        bool is_sure = t != NULL && task_is_authority(t);
+        bool is_here = lookup_newest(t, SLICE_EMPTY).len > 0;
+        if (is_here && c->op.n > 0)
             break; /* in order: those before it first */
-        if (t != NULL) {
+        if (is_sure) {
             list_add_record(c, blob_slice(task_record(t)));
             c->at++;
             c->looked++;
@@ -168,6 +173,11 @@ static void list_read(struct list_call *c)
         }
         c->op.doc[c->op.n].verb = STORE_GET;
         memcpy(c->op.doc[c->op.n++].key, key, STORE_KEY_MAX + 1);
+        c->here = is_here;
+        if (is_here) {
+            c->op.deadline_ms = LOOKUP_HERE_MS;
+            break;
+        }
     }
     if (c->op.n > 0) {
         store_run(c->api->store, &c->op);

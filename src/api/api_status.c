@@ -1,12 +1,12 @@
 /* GET /api/status?id= and GET /api/tasks/{id}: the node map and the record of a task, from memory
- * while it is here, else from the store.
+ * while it is here and this process is sure of it, else from the store.
  *
  * With ?wait=N the answer waits for a change, at most N seconds: a change of what the client has
  * (If-None-Match), else of what it would have been told at once.
  *
  *     look up ─► answer
  *        └ wait, under way, nothing new ─► follow ─ changed, or the time is over ─► answer
- *                                             └ refused ─► look up once more ─► answer
+ *                                             └ refused, or not sure ─► look up once more ─► answer
  */
 #include "answer.h"
 #include "api.h"

@@ -5,8 +5,6 @@
 
 enum {
     LOOKUP_MS = 5000,
-    LOOKUP_HERE_MS =
-        1000, /* of a task that is here: what is known of it is better than no answer */
     LOOKUP_BUCKETS = 256,
 };
 
@@ -82,7 +80,9 @@ static bool lookup_is_here(const struct lookup *l, const struct lookup_found *fo
 {
     if (l->task == NULL || task_refused(l->task) != NULL)
         return false;
-    if (err != NULL && task_is_storing(l->task))
+    /* An end that may not be told: it is not stored, or another's counts. */
+    bool is_unsure = task_has_ended(l->task) && !task_is_known(l->task);
+    if (is_unsure && (err != NULL || task_is_mirror(l->task)))
         return false;
     if (found->record.len == 0 || lookup_knows(l))
         return true;
@@ -114,7 +114,7 @@ static void found_read_record(struct lookup_found *ret, struct slice record)
 }
 
 /* Its end is not to be told yet: what was told before it is, and nothing older. Others may see the
- * end in the store before this process knows that it is there; then it is told here, too. */
+ * end in the store before this process knows that it is there: if it can be read, it is told. */
 static bool lookup_before_end(struct lookup *l, const struct lookup_found *found,
                               struct lookup_found *ret)
 {
@@ -133,12 +133,16 @@ static bool lookup_before_end(struct lookup *l, const struct lookup_found *found
 struct slice lookup_newest(struct task *t, struct slice record)
 {
     struct blob *here = t != NULL ? task_before_end(t) : NULL;
+    const struct json_limits limits = {.depth = JSON_DEPTH_MAX};
     struct lookup_found known = {.rev = 0};
     struct lookup_found stored = {.rev = 0};
     if (here == NULL && t != NULL && task_is_known(t) && !task_is_mirror(t))
         here = task_record(t);
     if (here == NULL)
         return record;
+    record = json_trim(record);
+    if (json_check(record, &limits, NULL, NULL) != ERR_OK || json_kind(record) != JSON_OBJECT)
+        return blob_slice(here);
     found_read_record(&known, blob_slice(here));
     found_read_record(&stored, record);
     return found_is_newer(&stored, known.attempt, known.rev) ? record : blob_slice(here);

@@ -17,6 +17,7 @@
 
 enum {
     LOOKUP_FRESH_MS = 50,
+    LOOKUP_HERE_MS = 1000, /* for what this process can tell, too, if the store is too slow */
     LOOKUP_JOIN_MS = 1000, /* what has been read for longer is of another time: it is read anew */
     LOOKUP_BYTES_MAX = 8 * 1024 * 1024,
 };
@@ -53,8 +54,9 @@ struct lookup *lookup_start(struct api *api, struct slice id, bool nodes_too, en
                             lookup_cb cb, void *ctx);
 void lookup_cancel(struct lookup *l); /* cb does not follow */
 
-/* The same for who has read the record himself: that, or what this process knows of the task (NULL:
- * it is not here), if that is newer. Borrowed until the loop's next turn. */
+/* The same for who has read the record himself (empty: in vain): that, or what this process knows
+ * of the task (NULL: it is not here), if that is newer. Empty: nothing is known. Borrowed until the
+ * loop's next turn. */
 struct slice lookup_newest(struct task *t, struct slice record);
 
 #endif

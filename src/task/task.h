@@ -95,8 +95,8 @@ bool task_is_accepted(const struct task *t);
  * died.
  */
 bool task_is_known(const struct task *t);
-/* It knows how it is: its lease holds, or it is over. An owner that was frozen knows how the task
- * was. */
+/* It knows how it is: its lease holds, or its end is stored (or given up). An owner that was frozen
+ * knows how the task was. */
 bool task_is_certain(const struct task *t);
 /* Does nobody know better how it is, not even the store? Who follows another instance's run is as
  * old as the last look at its record. */

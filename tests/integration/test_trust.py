@@ -248,8 +248,23 @@ def test_who_waits_at_an_owner_that_thaws_is_not_told_how_it_was(world):
     assert news[0].result().json == ended
     assert news[1].result().headers["task-status"] == "failed"
     assert [reply.result().json["tasks"][0]["status"] for reply in listed] == ["failed"] * 3
-    time.sleep(3)  # longer than its lease: whoever is no owner any more does not end it once more
+    time.sleep(4)  # longer than its lease: whoever is no owner any more does not end it once more
     assert world.document("t~task") == ended and world.document("t~end.2") is None
+
+
+def test_an_owner_that_thaws_and_still_is_one_lists_nothing_older(world):
+    """It asks the store, which is some revisions behind."""
+    agent = world.agent(env=LEASE)
+    later(agent.run, steps_prompt(800, 10), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    for _ in range(4):
+        rev = agent.record("t").json["rev"]
+        agent.signal(signal.SIGSTOP)
+        listed = later(agent.get, "/api/tasks")
+        time.sleep(1.5)
+        agent.signal(signal.SIGCONT)
+        (task,) = listed.result().json["tasks"]
+        assert (task["status"], task["rev"] >= rev) == ("running", True)
 
 
 def test_who_waits_is_told_of_changes_while_the_store_is_away(world):
