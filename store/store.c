@@ -62,17 +62,19 @@ static void store_note_bad(struct store *s, const struct store_op *op, const str
     s->healthy = false;
 }
 
-void store_note_timeout(struct store *s, const struct store_op *op, const struct err *why)
+void store_note_timeout(struct store *s, const struct store_op *op, bool begun,
+                        const struct err *why)
 {
     s->stats.timeouts++;
     s->stats.failures++;
-    if (op->page == NULL)
+    if (begun && op->page == NULL)
         store_note_bad(s, op, why);
 }
 
 /* What says nothing about the backend changes nothing: a value too large, a corrupt document, a
- * list that took too long (it may be long). What was given up has been counted; that it failed is
- * no news if others have succeeded since, and else perhaps a better reason. */
+ * list that took too long (it may be long), what waited in vain for another (which will tell). What
+ * was given up has been counted; that it failed is no news if others have succeeded since, and else
+ * perhaps a better reason. */
 void store_note_end(struct store *s, const struct store_op *op, enum err_code outcome,
                     bool given_up)
 {

@@ -361,16 +361,14 @@ void store_op_done(struct store_op *op)
 
 /* --- time ------------------------------------------------------------------------------------ */
 
-/* A running op may still happen: all of it is in doubt. A waiting one has not, and says nothing of
- * the store: what it waited for does, in its own time. */
+/* A running op may still happen: all of it is in doubt. A waiting one has not. */
 static void flight_time_out(struct flight *f, const char *why)
 {
     struct err err;
     bool runs = f->state == FLIGHT_RUNNING;
     (void)err_set(&err, ERR_TIMEOUT, "%s within %llu ms", runs ? why : "had to wait, not begun",
                   (unsigned long long)f->op.deadline_ms);
-    if (runs)
-        store_note_timeout(f->store, &f->op, &err);
+    store_note_timeout(f->store, &f->op, runs, &err);
     flight_tell_failure(f, 0, runs ? ERR_TIMEOUT : ERR_CANCELLED, &err);
     if (!runs)
         flight_end(f);

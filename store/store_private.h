@@ -84,7 +84,8 @@ enum err_code store_open_with(struct store **ret, const struct store_ops *ops, u
 void store_wake(struct store *s); /* a turn is due */
 void store_note_end(struct store *s, const struct store_op *op, enum err_code outcome,
                     bool given_up);
-void store_note_timeout(struct store *s, const struct store_op *op, const struct err *why);
+void store_note_timeout(struct store *s, const struct store_op *op, bool begun,
+                        const struct err *why);
 
 /* store_flight.c */
 unsigned store_key_hash(const char *key);

@@ -175,7 +175,8 @@ static void list_read(struct list_call *c)
         memcpy(c->op.doc[c->op.n++].key, key, STORE_KEY_MAX + 1);
         c->here = is_here;
         if (is_here) {
-            c->op.deadline_ms = LOOKUP_HERE_MS;
+            if (c->op.deadline_ms > LOOKUP_HERE_MS)
+                c->op.deadline_ms = LOOKUP_HERE_MS;
             break;
         }
     }

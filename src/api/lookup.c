@@ -55,11 +55,8 @@ static bool lookup_knows(const struct lookup *l)
 
 static bool says_end(const struct lookup_found *found)
 {
-    static const enum task_status ends[] = {TASK_SUCCEEDED, TASK_FAILED, TASK_CANCELLED};
-    for (size_t i = 0; i < ARRAY_LEN(ends); i++)
-        if (strcmp(found->status, task_status_name(ends[i])) == 0)
-            return true;
-    return false;
+    enum task_status status;
+    return task_status_read(slice_of(found->status), &status) && task_status_is_end(status);
 }
 
 /* Than what this process knows. An end is the last word on its attempt: who wrote it for a dead

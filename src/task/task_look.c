@@ -99,20 +99,14 @@ void task_settle(struct task *t, const struct history *h)
         task_settle_failure(t, task_node_failure(t, h->last));
 }
 
-bool task_settle_undoubted(struct task *t)
+static bool look_has_news(const struct task *t)
 {
-    struct silent_classes *silent = task_hub_silent(t->hub);
-    if (!t->over || !t->saw_success || task_is_deaf(t))
-        return false;
-    progress_learn_classes(&t->progress, &t->prompt, false, silent);
-    return progress_heard_all(&t->progress, &t->prompt, silent) && task_settle_by_news(t);
+    return !t->missed && !t->gap && t->id_known && t->state < STATE_COLLECTING;
 }
 
-bool task_settle_by_news(struct task *t)
+/* By an end that was told. False: none was. */
+static bool look_settle_told(struct task *t)
 {
-    if (t->missed || t->gap || !t->id_known || t->state >= STATE_COLLECTING)
-        return false;
-    progress_learn_classes(&t->progress, &t->prompt, false, task_hub_silent(t->hub));
     if (t->saw_success) {
         task_settle_success(t);
         return true;
@@ -124,6 +118,24 @@ bool task_settle_by_news(struct task *t)
         return true;
     }
     return false;
+}
+
+bool task_settle_undoubted(struct task *t)
+{
+    struct silent_classes *silent = task_hub_silent(t->hub);
+    if (!t->over || !t->saw_success || task_is_deaf(t))
+        return false;
+    progress_learn_classes(&t->progress, &t->prompt, false, silent);
+    return progress_heard_all(&t->progress, &t->prompt, silent) && look_has_news(t) &&
+           look_settle_told(t);
+}
+
+bool task_settle_by_news(struct task *t)
+{
+    if (!look_has_news(t))
+        return false;
+    progress_learn_classes(&t->progress, &t->prompt, false, task_hub_silent(t->hub));
+    return look_settle_told(t);
 }
 
 /* --- looking --------------------------------------------------------------------------------- */

@@ -267,6 +267,20 @@ def test_an_owner_that_thaws_and_still_is_one_lists_nothing_older(world):
         assert (task["status"], task["rev"] >= rev) == ("running", True)
 
 
+def test_a_list_does_not_wait_for_an_end_that_is_slowly_stored(world):
+    """Each operation takes so long that the page, that end and its record would be too much for one answer."""
+    agent = world.agent(env={"STORE_URL": "mem:?delay_ms=4500"})
+    agent.comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    run = later(agent.run, steps_prompt(3), "t")
+    until("the prompt to be there", lambda: agent.comfy.prompts)
+    listed = later(agent.get, "/api/tasks")
+    time.sleep(2)
+    agent.comfy.release()
+    reply = listed.result()
+    assert (reply.status, [task["status"] for task in reply.json["tasks"]]) == (200, ["running"])
+    assert not run.done() and run.result().status == 200
+
+
 def test_who_waits_is_told_of_changes_while_the_store_is_away(world):
     """Its owner is not sure of it any more, and nobody knows better."""
     agent = world.agent(env={"LEASE_TIMEOUT": "1s"})

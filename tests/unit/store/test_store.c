@@ -387,6 +387,8 @@ static void what_waited_in_vain_is_never_done(void **state)
     room_ask(r, &after, STORE_GET, "k", NULL);
     ask_wait(&waiting, &r->f);
     assert_int_equal(waiting.op.doc[0].result, ERR_TIMEOUT);
+    assert_int_equal(store_stats(r->s).timeouts, 1);
+    assert_true(store_healthy(r->s, NULL)); /* the first may yet be done in its time */
     ask_done(&waiting);
     store_fake_finish_all();
     ask_wait(&after, &r->f);
