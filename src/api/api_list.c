@@ -4,9 +4,9 @@
  * taken from memory, if it is sure of them; else the store is asked for LOOKUP_HERE_MS. What cannot
  * be read (corrupt, too large) is left out like what was removed since it was listed; a store that
  * fails is told, or the answer would have holes. With a status whole pages are asked for and read
- * on until enough match, or LIST_KEYS_MAX keys were looked at, or LIST_ENOUGH_MS are over: the
- * answer is then shorter. Its cursor goes on behind the last key that was looked at. All of it
- * together has LIST_MS. */
+ * on until enough match, or LIST_KEYS_MAX keys were looked at. Any list ends when LIST_ENOUGH_MS
+ * are over and something was looked at: it is then shorter. Its cursor goes on behind the last key
+ * that was looked at. All of it together has LIST_MS, and that second. */
 #include "answer.h"
 #include "api.h"
 #include "lookup.h"
@@ -175,8 +175,7 @@ static void list_read(struct list_call *c)
         memcpy(c->op.doc[c->op.n++].key, key, STORE_KEY_MAX + 1);
         c->here = is_here;
         if (is_here) {
-            if (c->op.deadline_ms > LOOKUP_HERE_MS)
-                c->op.deadline_ms = LOOKUP_HERE_MS;
+            c->op.deadline_ms = LOOKUP_HERE_MS;
             break;
         }
     }
