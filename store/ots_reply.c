@@ -66,7 +66,7 @@ static struct slice words_of(const struct ots_reply *reply, const struct ots_ask
 {
     if (verdict != OTS_NO_ENTRY)
         return message;
-    return http_headers_count(reply->headers, "x-ots-date") > 0 &&
+    return http_headers_has(reply->headers, "x-ots-date") &&
                    !ots_is_timely(reply->headers, asked->wall_ms)
                ? SLICE("our clock is more than 15 minutes wrong")
                : SLICE("the credentials are refused");
@@ -89,7 +89,7 @@ static enum ots_verdict judge_error(const struct ots_reply *reply, const struct 
 
 static bool is_damaged(const struct ots_reply *reply, bool is_good)
 {
-    bool is_sealed = http_headers_count(reply->headers, "x-ots-contentmd5") > 0;
+    bool is_sealed = http_headers_has(reply->headers, "x-ots-contentmd5");
     return (is_good || is_sealed) && !ots_is_whole(reply->headers, reply->body);
 }
 
@@ -98,7 +98,7 @@ enum ots_verdict ots_judge(const struct ots_reply *reply, const struct ots_asked
 {
     bool is_good = reply->status >= 200 && reply->status < 300;
     struct slice code, message;
-    if (http_headers_count(reply->headers, "x-ots-requestid") == 0)
+    if (!http_headers_has(reply->headers, "x-ots-requestid"))
         return judge_foreign(reply, err);
     if (is_damaged(reply, is_good) ||
         (!is_good && ots_error_read(reply->body, &code, &message) != ERR_OK)) {

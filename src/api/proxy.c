@@ -114,17 +114,12 @@ void proxy_answer_failed(struct api *api, struct http_req *req, const struct err
 
 /* --- tunnels --------------------------------------------------------------------------------- */
 
-static void proxy_on_refused(struct http_req *req, void *ctx, const struct http_head *head,
-                             struct slice body)
+static void proxy_on_refused(struct http_req *req, void *ctx, int status,
+                             struct http_headers *headers, struct slice body)
 {
-    struct http_headers headers;
     (void)ctx;
-    http_headers_init(&headers);
-    if (http_relay_response(&head->headers, &headers) == ERR_OK)
-        http_respond(req, head->status, NULL, body, &headers);
-    else
-        answer_error(req, 502, "ComfyUIError", "comfyui_error", "too many headers", NULL);
-    http_headers_done(&headers);
+    http_relay_response(headers);
+    http_respond(req, status, NULL, body, headers);
 }
 
 static void proxy_on_failed(struct http_req *req, void *ctx, const struct err *err)

@@ -123,15 +123,9 @@ static void relay_answer_bad_body(struct http_req *req, const struct err *err)
 static void relay_on_head(struct http_call *call)
 {
     struct relay *r = call->ctx;
-    struct http_headers headers;
-    http_headers_init(&headers);
-    if (http_relay_response(&call->res_headers, &headers) == ERR_OK) {
-        r->begun = true;
-        http_begin(r->req, call->status, NULL, call->res_length, &headers);
-    } else {
-        http_up_cancel(call);
-    }
-    http_headers_done(&headers);
+    r->begun = true;
+    http_relay_response(&call->res_headers);
+    http_begin(r->req, call->status, NULL, call->res_length, &call->res_headers);
 }
 
 static void relay_on_answer_part(struct http_call *call, struct slice part)

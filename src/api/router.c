@@ -97,10 +97,8 @@ struct routing {
 
 static bool router_try(struct routing *r, const struct route *route)
 {
-    struct slice path = http_req_path(r->req);
     struct slice param;
-    /* All begin with a slash; what is behind it tells most of them apart. */
-    if (path.len < 2 || path.ptr[1] != route->path[1] || !path_matches(route->path, path, &param))
+    if (!path_matches(route->path, http_req_path(r->req), &param))
         return false;
     if (method_matches(route->method, http_req_method(r->req))) {
         route->handler(r->api, r->req, param);
@@ -110,6 +108,18 @@ static bool router_try(struct routing *r, const struct route *route)
     size_t used = strlen(r->allow);
     (void)snprintf(r->allow + used, sizeof(r->allow) - used, "%s%s", used > 0 ? ", " : "",
                    is_get ? "GET, HEAD" : route->method);
+    return false;
+}
+
+/* True: answered. All begin with a slash; what is behind it tells most of them apart. */
+static bool router_try_all(struct routing *r, const struct route *table, size_t count)
+{
+    struct slice path = http_req_path(r->req);
+    if (path.len < 2)
+        return false;
+    for (size_t i = 0; i < count; i++)
+        if (path.ptr[1] == table[i].path[1] && router_try(r, &table[i]))
+            return true;
     return false;
 }
 
@@ -128,15 +138,10 @@ void router_handle(struct http_req *req, void *ctx)
     invoked_begin(r.api, req);
     if (!admit_check(r.api->admit, req, is_platform))
         return;
-    for (size_t i = 0; is_platform && i < ARRAY_LEN(hooks); i++)
-        if (router_try(&r, &hooks[i]))
-            return;
-    for (size_t i = 0; i < ARRAY_LEN(routes); i++)
-        if (router_try(&r, &routes[i]))
-            return;
-    for (size_t i = 0; r.api->door != NULL && i < ARRAY_LEN(door_routes); i++)
-        if (router_try(&r, &door_routes[i]))
-            return;
+    if ((is_platform && router_try_all(&r, hooks, ARRAY_LEN(hooks))) ||
+        router_try_all(&r, routes, ARRAY_LEN(routes)) ||
+        (r.api->door != NULL && router_try_all(&r, door_routes, ARRAY_LEN(door_routes))))
+        return;
     if (r.allow[0] != '\0')
         answer_wrong_method(req, r.allow);
     else if (!r.api->on_platform && is_hook(http_req_path(req)))

@@ -1,5 +1,7 @@
 #include "buf.h"
 
+#include "eight.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -10,8 +12,11 @@ static int lower(int c)
 
 bool bytes_eq_nocase(const char *a, const char *b, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
-        if (lower(a[i]) != lower(b[i]))
+    size_t i = 0;
+    while (len - i >= 8 && eight_load(a + i) == eight_load(b + i)) /* mostly it is the same case */
+        i += 8;
+    for (; i < len; i++)
+        if (a[i] != b[i] && lower(a[i]) != lower(b[i]))
             return false;
     return true;
 }
@@ -104,7 +109,7 @@ static size_t buf_next_cap(const struct buf *b, size_t need)
     return cap < need ? need : cap;
 }
 
-enum err_code buf_reserve(struct buf *b, size_t more)
+enum err_code buf_grow(struct buf *b, size_t more)
 {
     if (more > b->max || b->len > b->max - more)
         return ERR_TOO_LARGE;

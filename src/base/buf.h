@@ -93,7 +93,11 @@ static inline struct slice buf_slice(const struct buf *b)
     return (struct slice){b->ptr != NULL ? b->ptr : "", b->len};
 }
 /* ERR_TOO_LARGE past max. ERR_BUSY: the budget, or the system has no memory; later may do. */
-enum err_code buf_reserve(struct buf *b, size_t more) MUST_CHECK;
+enum err_code buf_grow(struct buf *b, size_t more) MUST_CHECK; /* when there is no room yet */
+static inline enum err_code MUST_CHECK buf_reserve(struct buf *b, size_t more)
+{
+    return more < b->cap - b->len ? ERR_OK : buf_grow(b, more); /* cap is never above max + 1 */
+}
 enum err_code buf_append(struct buf *b, struct slice s) MUST_CHECK;
 enum err_code buf_printf(struct buf *b, const char *fmt, ...) MUST_CHECK PRINTF_LIKE(2, 3);
 /* So much will probably be added: one allocation instead of many. Nothing depends on it. */

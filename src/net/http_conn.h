@@ -64,7 +64,7 @@ struct http_req {
     struct http_conn *conn;
     const struct http_head *head; /* the parser's */
     struct http_target target;
-    struct buf origin; /* http_req_target(), once it was asked for */
+    struct buf origin; /* http_req_target(), where it does not lie in one piece */
     void *data;
     http_abort_cb on_abort;
     void (*on_drain)(struct http_req *req);

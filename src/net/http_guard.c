@@ -176,6 +176,19 @@ static size_t status_line_span(const struct http_guard *g, struct slice bytes)
     return g->word > STATUS_START_LEN ? http_value_span(bytes) : 0;
 }
 
+/* A header line that is there to its end and in order; 0: it is not. */
+static size_t field_line_span(const struct http_guard *g, struct slice bytes)
+{
+    size_t colon = http_token_span(bytes);
+    if (g->fields == HTTP_HEADERS_MAX || colon == 0 || colon == bytes.len ||
+        bytes.ptr[colon] != ':')
+        return 0;
+    struct slice behind = {bytes.ptr + colon + 1, bytes.len - colon - 1};
+    size_t value = http_value_span(behind);
+    bool ends = behind.len - value >= 2 && memcmp(behind.ptr + value, "\r\n", 2) == 0;
+    return ends ? colon + 1 + value + 2 : 0;
+}
+
 /* Takes the bytes that leave the state as it is: most of a head are such. Returns how many. */
 static size_t guard_take_plain(struct http_guard *g, struct slice bytes)
 {
@@ -184,6 +197,11 @@ static size_t guard_take_plain(struct http_guard *g, struct slice bytes)
         return http_value_span(bytes);
     if (g->state == NAME)
         return http_token_span(bytes);
+    if (g->state == FIELD) {
+        size_t line = field_line_span(g, bytes);
+        g->fields += line > 0;
+        return line;
+    }
     if (g->state != LINE)
         return 0;
     size_t plain =

@@ -12,12 +12,24 @@ static const char hex_upper[] = "0123456789ABCDEF";
 
 /* --- header lists ---------------------------------------------------------------------------- */
 
+static bool is_among(const uint64_t ascii[2], char c)
+{
+    unsigned char u = (unsigned char)c;
+    return u < 128 && (ascii[u / 64] >> (u % 64) & 1) != 0;
+}
+
 /* Letters, digits and !#$%&'*+-.^_`|~ as bits: RFC 9110, 5.6.2. */
 bool http_is_token_char(char c)
 {
     static const uint64_t tokens[] = {0x03ff6cfa00000000u, 0x57ffffffc7fffffeu};
-    unsigned char u = (unsigned char)c;
-    return u < 128 && (tokens[u / 64] >> (u % 64) & 1) != 0;
+    return is_among(tokens, c);
+}
+
+/* All that can be seen but "#,/<>?@\^`{|} as bits: RFC 3986, 3.2.2 and 3.2.3. */
+bool http_is_host_char(char c)
+{
+    static const uint64_t hosts[] = {0x2fff6ff200000000u, 0x47fffffeaffffffeu};
+    return is_among(hosts, c);
 }
 
 size_t http_token_span(struct slice s)
@@ -51,6 +63,7 @@ void http_headers_init(struct http_headers *h)
 {
     h->count = 0;
     h->cap = HTTP_HEADERS_FEW;
+    h->name_lens = 0;
     h->more = NULL;
     buf_init(&h->text, HTTP_HEAD_MAX);
 }
@@ -66,11 +79,17 @@ void http_headers_reset(struct http_headers *h)
 {
     buf_reset(&h->text);
     h->count = 0;
+    h->name_lens = 0;
 }
 
 static const struct http_field *headers_fields(const struct http_headers *h)
 {
     return h->more != NULL ? h->more : h->few;
+}
+
+static uint32_t len_bit(size_t name_len)
+{
+    return (uint32_t)1 << name_len % 32;
 }
 
 static void headers_grow(struct http_headers *h)
@@ -100,6 +119,7 @@ static enum err_code headers_append(struct http_headers *h, struct slice name, s
     };
     buf_add(&h->text, name);
     buf_add(&h->text, value);
+    h->name_lens |= len_bit(name.len);
     return ERR_OK;
 }
 
@@ -111,8 +131,7 @@ enum err_code http_headers_add(struct http_headers *h, struct slice name, struct
     return headers_append(h, name, value);
 }
 
-enum err_code http_headers_add_guarded(struct http_headers *h, struct slice name,
-                                       struct slice value)
+enum err_code http_headers_add_known(struct http_headers *h, struct slice name, struct slice value)
 {
     return headers_append(h, name, slice_trim(value));
 }
@@ -122,6 +141,17 @@ enum err_code http_headers_copy(struct http_headers *to, const struct http_heade
 {
     ASSERT(to != from);
     return headers_append(to, http_headers_name(from, i), http_headers_value(from, i));
+}
+
+void http_headers_drop(struct http_headers *h, bool (*drops)(struct slice name, const void *ctx),
+                       const void *ctx)
+{
+    struct http_field *fields = h->more != NULL ? h->more : h->few;
+    unsigned kept = 0;
+    for (unsigned i = 0; i < h->count; i++)
+        if (!drops(http_headers_name(h, i), ctx))
+            fields[kept++] = fields[i];
+    h->count = kept;
 }
 
 struct slice http_headers_name(const struct http_headers *h, unsigned i)
@@ -138,10 +168,11 @@ struct slice http_headers_value(const struct http_headers *h, unsigned i)
     return (struct slice){h->text.ptr + field->value_at, field->value_len};
 }
 
-/* The index of the next field of that name from `from` on, or count. */
-static unsigned headers_find(const struct http_headers *h, struct slice name, unsigned from)
+unsigned http_headers_find(const struct http_headers *h, struct slice name, unsigned from)
 {
     const struct http_field *fields = headers_fields(h);
+    if ((h->name_lens & len_bit(name.len)) == 0)
+        return h->count;
     while (from < h->count &&
            (fields[from].name_len != name.len ||
             !bytes_eq_nocase(h->text.ptr + fields[from].name_at, name.ptr, name.len)))
@@ -163,21 +194,14 @@ void http_headers_write(const struct http_headers *h, struct buf *out)
         http_headers_write_one(h, i, out);
 }
 
-bool http_headers_get(const struct http_headers *h, const char *name, struct slice *ret)
-{
-    unsigned i = headers_find(h, slice_of(name), 0);
-    if (i == h->count)
-        return false;
-    *ret = http_headers_value(h, i);
-    return true;
-}
-
-unsigned http_headers_count(const struct http_headers *h, const char *name)
+unsigned http_headers_count(const struct http_headers *h, const char *name, struct slice *ret_first)
 {
     struct slice wanted = slice_of(name);
     unsigned n = 0;
-    for (unsigned i = headers_find(h, wanted, 0); i < h->count; i = headers_find(h, wanted, i + 1))
-        n++;
+    for (unsigned i = http_headers_find(h, wanted, 0); i < h->count;
+         i = http_headers_find(h, wanted, i + 1))
+        if (n++ == 0)
+            *ret_first = http_headers_value(h, i);
     return n;
 }
 
@@ -205,7 +229,8 @@ bool http_list_has(struct slice list, struct slice token)
 bool http_headers_has_token(const struct http_headers *h, const char *name, const char *token)
 {
     struct slice wanted = slice_of(name);
-    for (unsigned i = headers_find(h, wanted, 0); i < h->count; i = headers_find(h, wanted, i + 1))
+    for (unsigned i = http_headers_find(h, wanted, 0); i < h->count;
+         i = http_headers_find(h, wanted, i + 1))
         if (http_list_has(http_headers_value(h, i), slice_of(token)))
             return true;
     return false;

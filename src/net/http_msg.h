@@ -14,6 +14,7 @@ enum {
 
 bool http_is_token_char(char c);        /* of names */
 size_t http_token_span(struct slice s); /* so many of these it begins with */
+bool http_is_host_char(char c);         /* of a host, its port and the brackets of IPv6 */
 bool http_is_value_char(char c);        /* no control characters but the tabulator */
 size_t http_value_span(struct slice s); /* so many of these it begins with */
 
@@ -24,6 +25,7 @@ struct http_field {
 struct http_headers {
     struct buf text;
     unsigned count, cap;
+    uint32_t name_lens;      /* bit n % 32: a name of n bytes may be among them */
     struct http_field *more; /* all of them, once there are more than a few */
     struct http_field few[HTTP_HEADERS_FEW];
 };
@@ -35,20 +37,40 @@ void http_headers_reset(struct http_headers *h);
  * a value with a control character. */
 enum err_code http_headers_add(struct http_headers *h, struct slice name,
                                struct slice value) MUST_CHECK;
-/* The same of a name and a value that an http_guard has let pass: ERR_TOO_LARGE only. */
-enum err_code http_headers_add_guarded(struct http_headers *h, struct slice name,
-                                       struct slice value) MUST_CHECK;
+/* The same of a name and a value that need no look, because they are ours or have passed an
+ * http_guard: ERR_TOO_LARGE only. */
+enum err_code http_headers_add_known(struct http_headers *h, struct slice name,
+                                     struct slice value) MUST_CHECK;
 /* Number i of another list, which was looked at when it was added there: ERR_TOO_LARGE only. */
 enum err_code http_headers_copy(struct http_headers *to, const struct http_headers *from,
                                 unsigned i) MUST_CHECK;
+/* Drops each header for whose name `drops` is true. */
+void http_headers_drop(struct http_headers *h, bool (*drops)(struct slice name, const void *ctx),
+                       const void *ctx);
 struct slice http_headers_name(const struct http_headers *h, unsigned i);
 struct slice http_headers_value(const struct http_headers *h, unsigned i);
 /* One, or all, as lines of a head. */
 void http_headers_write_one(const struct http_headers *h, unsigned i, struct buf *out);
 void http_headers_write(const struct http_headers *h, struct buf *out);
-/* The first one of that name (any case); false if there is none. */
-bool http_headers_get(const struct http_headers *h, const char *name, struct slice *ret);
-unsigned http_headers_count(const struct http_headers *h, const char *name);
+/* The index of the next one of that name (any case) from `from` on; h->count if there is none. */
+unsigned http_headers_find(const struct http_headers *h, struct slice name, unsigned from);
+static inline bool http_headers_has(const struct http_headers *h, const char *name)
+{
+    return http_headers_find(h, slice_of(name), 0) < h->count;
+}
+/* The first one of that name; false if there is none. */
+static inline bool http_headers_get(const struct http_headers *h, const char *name,
+                                    struct slice *ret)
+{
+    unsigned i = http_headers_find(h, slice_of(name), 0);
+    if (i == h->count)
+        return false;
+    *ret = http_headers_value(h, i);
+    return true;
+}
+/* How many there are of that name, and the first one's value if there is one. */
+unsigned http_headers_count(const struct http_headers *h, const char *name,
+                            struct slice *ret_first);
 /* Is `token` an element of a comma-separated list header (any case, over all its lines)? */
 bool http_headers_has_token(const struct http_headers *h, const char *name, const char *token);
 

@@ -6,7 +6,11 @@
 #include <linux/sockios.h>
 #include <sys/ioctl.h>
 
-enum { OUT_BUFS_MAX = 4, OUT_KEEP_BYTES = 2 * HTTP_WRITE_HIGH };
+enum {
+    OUT_BUFS_MAX = 4,
+    OUT_USUAL = 1000, /* a head and a small body */
+    OUT_KEEP_BYTES = 2 * HTTP_WRITE_HIGH,
+};
 
 size_t out_pending(const struct http_conn *c)
 {
@@ -93,8 +97,11 @@ static void out_start(struct http_conn *c)
 
 void out_add(struct http_conn *c, struct slice bytes)
 {
-    if (!c->broken && c->state != CONN_CLOSED)
-        buf_add(&c->out, bytes);
+    if (c->broken || c->state == CONN_CLOSED)
+        return;
+    if (c->out.cap == 0)
+        buf_expect(&c->out, OUT_USUAL);
+    buf_add(&c->out, bytes);
 }
 
 /* Queues what comes after the first `skip` bytes. */

@@ -82,7 +82,7 @@ static int parser_on_header_value_complete(llhttp_t *http)
     struct http_parser *p = http->data;
     struct slice name = {p->field.ptr, p->name_len};
     struct slice value = {p->field.ptr + p->name_len, p->field.len - p->name_len};
-    enum err_code code = http_headers_add_guarded(&p->head.headers, name, value);
+    enum err_code code = http_headers_add_known(&p->head.headers, name, value);
     buf_reset(&p->field);
     p->name_len = 0;
     return code == ERR_OK ? 0 : parser_refuse(p, 431, "too many headers");
@@ -107,15 +107,13 @@ static const llhttp_settings_t parser_settings = {
 
 static int parser_check_host(struct http_parser *p)
 {
-    unsigned count = http_headers_count(&p->head.headers, "host");
-    struct slice host;
+    struct slice host = SLICE_EMPTY;
+    unsigned count = http_headers_count(&p->head.headers, "host", &host);
     if (count > 1 || (count == 0 && p->head.minor == 1))
         return parser_refuse(p, 400, "there must be one Host header");
-    if (count == 1 && http_headers_get(&p->head.headers, "host", &host))
-        for (size_t i = 0; i < host.len; i++)
-            if ((unsigned char)host.ptr[i] <= ' ' || (unsigned char)host.ptr[i] >= 0x7f ||
-                strchr("\"#,/<>?@\\^`{|}", host.ptr[i]) != NULL)
-                return parser_refuse(p, 400, "the Host header names no host");
+    for (size_t i = 0; i < host.len; i++)
+        if (!http_is_host_char(host.ptr[i]))
+            return parser_refuse(p, 400, "the Host header names no host");
     return 0;
 }
 
@@ -129,18 +127,15 @@ static bool ends_chunked(struct slice value)
     return slice_eq_nocase(tail, last) && (before == ',' || before == ' ' || before == '\t');
 }
 
-static int parser_check_coding(struct http_parser *p)
+static int parser_check_coding(struct http_parser *p, unsigned count, struct slice coding)
 {
-    struct slice coding = SLICE_EMPTY;
     if (p->head.minor == 0)
         return parser_refuse(p, 400, "Transfer-Encoding in HTTP/1.0");
-    if (http_headers_count(&p->head.headers, "transfer-encoding") == 1 &&
-        http_headers_get(&p->head.headers, "transfer-encoding", &coding) &&
-        slice_eq_nocase(coding, SLICE("chunked"))) {
+    if (count == 1 && slice_eq_nocase(coding, SLICE("chunked"))) {
         p->head.chunked = true;
         return 0;
     }
-    if (ends_chunked(coding))
+    if (count == 1 && ends_chunked(coding))
         return parser_refuse(p, 501, "no transfer coding but chunked is known");
     return parser_refuse(p, 400, "the end of the message cannot be told");
 }
@@ -148,18 +143,17 @@ static int parser_check_coding(struct http_parser *p)
 static int parser_check_framing(struct http_parser *p)
 {
     const struct http_headers *h = &p->head.headers;
-    unsigned lengths = http_headers_count(h, "content-length");
-    struct slice length;
-    if (http_headers_count(h, "transfer-encoding") > 0) {
-        if (lengths > 0)
-            return parser_refuse(p, 400, "Content-Length and Transfer-Encoding");
-        return parser_check_coding(p);
-    }
+    struct slice length, coding;
+    unsigned lengths = http_headers_count(h, "content-length", &length);
+    unsigned codings = http_headers_count(h, "transfer-encoding", &coding);
+    if (codings > 0 && lengths > 0)
+        return parser_refuse(p, 400, "Content-Length and Transfer-Encoding");
+    if (codings > 0)
+        return parser_check_coding(p, codings, coding);
     if (lengths > 1)
         return parser_refuse(p, 400, "two Content-Length headers");
     if (lengths == 0)
         return 0;
-    (void)http_headers_get(h, "content-length", &length);
     if (!slice_to_u64(length, INT64_MAX, &p->head.length)) {
         bool digits = length.len > 0 && strspn(length.ptr, "0123456789") >= length.len;
         return parser_refuse(p, digits ? 413 : 400, "the Content-Length is no possible length");
@@ -185,7 +179,7 @@ static int parser_check_request(struct http_parser *p)
         return -1;
     head->expect_100 = head->minor == 1 && http_headers_get(&head->headers, "expect", &expect) &&
                        slice_eq_nocase(expect, SLICE("100-continue"));
-    head->upgrade = head->minor == 1 && http_headers_count(&head->headers, "upgrade") > 0 &&
+    head->upgrade = head->minor == 1 && http_headers_has(&head->headers, "upgrade") &&
                     http_headers_has_token(&head->headers, "connection", "upgrade");
     p->phase = head->chunked ? CHUNKS : head->length > 0 ? LENGTH : DONE;
     return 0;
@@ -314,6 +308,13 @@ const struct http_head *http_parser_head(const struct http_parser *p)
 {
     ASSERT(p->phase != HEAD);
     return &p->head;
+}
+
+void http_parser_take_headers(struct http_parser *p, struct http_headers *ret)
+{
+    ASSERT(p->phase != HEAD);
+    *ret = p->head.headers;
+    http_headers_init(&p->head.headers);
 }
 
 bool http_parser_has_body(const struct http_parser *p)

@@ -65,6 +65,9 @@ void http_parser_next(struct http_parser *p);
 void http_parser_pause(struct http_parser *p);
 /* After on_head, until http_parser_next(). */
 const struct http_head *http_parser_head(const struct http_parser *p);
+/* From on_head until http_parser_next(): the headers are the caller's, who ends the list. The
+ * head's own list is empty from now on. */
+void http_parser_take_headers(struct http_parser *p, struct http_headers *ret);
 /* After the head: is there a body of which the end has not been seen? */
 bool http_parser_has_body(const struct http_parser *p);
 /* At least so many of its bytes are still to come; 0 where nobody knows. */

@@ -27,46 +27,43 @@ static bool begins_with(struct slice name, struct slice prefix)
     return name.len >= prefix.len && slice_eq_nocase((struct slice){name.ptr, prefix.len}, prefix);
 }
 
-/* `connection` is the index of a Connection header; there is seldom more than one. */
-static bool is_named_by(const struct http_headers *h, unsigned connection, struct slice name)
+static bool passes_neither_way(struct slice name)
 {
-    for (unsigned i = connection; i < h->count; i++)
-        if (slice_eq_nocase(http_headers_name(h, i), SLICE("connection")) &&
-            http_list_has(http_headers_value(h, i), name))
+    return http_name_is_among(name, neither_way, ARRAY_LEN(neither_way)) ||
+           begins_with(name, SLICE("x-fc-"));
+}
+
+static bool stays_from_server(struct slice name)
+{
+    return http_name_is_among(name, not_to_server, ARRAY_LEN(not_to_server)) ||
+           begins_with(name, SLICE("sec-fetch-"));
+}
+
+static bool stays_from_client(struct slice name, const void *ctx)
+{
+    (void)ctx;
+    return passes_neither_way(name) || begins_with(name, SLICE("access-control-"));
+}
+
+/* Connection itself is needed until all that it names is gone. */
+static bool is_named_by_connection(struct slice name, const void *headers)
+{
+    struct slice connection = SLICE("connection");
+    const struct http_headers *h = headers;
+    for (unsigned i = http_headers_find(h, connection, 0); i < h->count;
+         i = http_headers_find(h, connection, i + 1))
+        if (!slice_eq_nocase(name, connection) && http_list_has(http_headers_value(h, i), name))
             return true;
     return false;
 }
 
-static unsigned first_connection(const struct http_headers *h)
+static enum err_code add_passing(const struct http_headers *from, struct http_headers *ret)
 {
-    unsigned i = 0;
-    while (i < h->count && !slice_eq_nocase(http_headers_name(h, i), SLICE("connection")))
-        i++;
-    return i;
-}
-
-typedef bool (*passes_cb)(struct slice name);
-
-static bool passes_to_server(struct slice name)
-{
-    return !http_name_is_among(name, not_to_server, ARRAY_LEN(not_to_server)) &&
-           !begins_with(name, SLICE("sec-fetch-"));
-}
-
-static bool passes_to_client(struct slice name)
-{
-    return !begins_with(name, SLICE("access-control-"));
-}
-
-static enum err_code add_passing(const struct http_headers *from, passes_cb passes,
-                                 struct http_headers *ret)
-{
-    unsigned connection = first_connection(from);
+    bool names = http_headers_has(from, "connection");
     for (unsigned i = 0; i < from->count; i++) {
         struct slice name = http_headers_name(from, i);
-        if (http_name_is_among(name, neither_way, ARRAY_LEN(neither_way)) ||
-            begins_with(name, SLICE("x-fc-")) || !passes(name) ||
-            is_named_by(from, connection, name))
+        if (passes_neither_way(name) || stays_from_server(name) ||
+            (names && is_named_by_connection(name, from)))
             continue;
         enum err_code code = http_headers_copy(ret, from, i);
         if (code != ERR_OK)
@@ -79,8 +76,8 @@ static enum err_code add_forwarded_for(const struct http_headers *from, const ch
                                        struct http_headers *ret)
 {
     struct buf list;
-    if (http_headers_count(from, "x-forwarded-for") == 0)
-        return http_headers_add(ret, SLICE("x-forwarded-for"), slice_of(peer));
+    if (!http_headers_has(from, "x-forwarded-for"))
+        return http_headers_add_known(ret, SLICE("x-forwarded-for"), slice_of(peer));
     buf_init(&list, SIZE_MAX);
     for (unsigned i = 0; i < from->count; i++) {
         if (!slice_eq_nocase(http_headers_name(from, i), SLICE("x-forwarded-for")))
@@ -89,7 +86,7 @@ static enum err_code add_forwarded_for(const struct http_headers *from, const ch
         buf_adds(&list, ", ");
     }
     buf_adds(&list, peer);
-    enum err_code code = http_headers_add(ret, SLICE("x-forwarded-for"), buf_slice(&list));
+    enum err_code code = http_headers_add_known(ret, SLICE("x-forwarded-for"), buf_slice(&list));
     buf_done(&list);
     return code;
 }
@@ -103,14 +100,14 @@ static enum err_code add_forwarded(const struct http_headers *from, const char *
     if (!http_headers_get(from, name, &value) &&
         (source == NULL || !http_headers_get(from, source, &value)))
         value = otherwise;
-    return http_headers_add(ret, slice_of(name), value);
+    return http_headers_add_known(ret, slice_of(name), value);
 }
 
 enum err_code http_relay_request(const struct http_head *head, const char *peer,
                                  struct http_headers *ret)
 {
     const struct http_headers *from = &head->headers;
-    enum err_code code = add_passing(from, passes_to_server, ret);
+    enum err_code code = add_passing(from, ret);
     if (code == ERR_OK)
         code = add_forwarded_for(from, peer, ret);
     if (code == ERR_OK)
@@ -120,7 +117,9 @@ enum err_code http_relay_request(const struct http_head *head, const char *peer,
     return code;
 }
 
-enum err_code http_relay_response(const struct http_headers *from, struct http_headers *ret)
+void http_relay_response(struct http_headers *headers)
 {
-    return add_passing(from, passes_to_client, ret);
+    if (http_headers_has(headers, "connection"))
+        http_headers_drop(headers, is_named_by_connection, headers);
+    http_headers_drop(headers, stays_from_client, NULL);
 }

@@ -14,10 +14,10 @@
 
 #include "http_parser.h"
 
-/* Both add to `ret`. ERR_TOO_LARGE: more than a header list takes. */
+/* Adds to `ret`. ERR_TOO_LARGE: more than a header list takes. */
 enum err_code http_relay_request(const struct http_head *head, const char *peer,
                                  struct http_headers *ret) MUST_CHECK;
-enum err_code http_relay_response(const struct http_headers *from,
-                                  struct http_headers *ret) MUST_CHECK;
+/* Leaves in the list what goes on. */
+void http_relay_response(struct http_headers *headers);
 
 #endif

@@ -84,12 +84,15 @@ struct slice http_req_query(const struct http_req *req)
 /* Path and query need not lie behind each other in what came: "http://host?x" has no path. */
 struct slice http_req_target(struct http_req *req)
 {
-    if (req->origin.len > 0)
-        return buf_slice(&req->origin);
-    buf_add(&req->origin, req->target.path);
-    if (req->target.query.len > 0) {
+    struct slice path = req->target.path, query = req->target.query;
+    if (query.len == 0)
+        return path;
+    if (query.ptr == path.ptr + path.len + 1)
+        return (struct slice){path.ptr, path.len + 1 + query.len};
+    if (req->origin.len == 0) {
+        buf_add(&req->origin, path);
         buf_adds(&req->origin, "?");
-        buf_add(&req->origin, req->target.query);
+        buf_add(&req->origin, query);
     }
     return buf_slice(&req->origin);
 }

@@ -126,17 +126,6 @@ void up_call_expire(struct up_call *u)
 
 /* --- the answer ------------------------------------------------------------------------------ */
 
-static enum err_code copy_headers(struct http_headers *to, const struct http_headers *from)
-{
-    buf_expect(&to->text, from->text.len);
-    for (unsigned i = 0; i < from->count; i++) {
-        enum err_code code = http_headers_copy(to, from, i);
-        if (code != ERR_OK)
-            return code;
-    }
-    return ERR_OK;
-}
-
 static bool up_call_expect_body(struct up_call *u, const struct http_head *head)
 {
     struct http_call *call = u->call;
@@ -153,10 +142,7 @@ static bool up_call_expect_body(struct up_call *u, const struct http_head *head)
 bool up_call_on_head(struct up_call *u, const struct http_head *head)
 {
     struct http_call *call = u->call;
-    if (copy_headers(&call->res_headers, &head->headers) != ERR_OK) {
-        up_call_end(u, err_set(&u->err, ERR_PROTOCOL, "answer: headers"));
-        return false;
-    }
+    http_parser_take_headers(u->conn->parser, &call->res_headers);
     u->headed = true;
     call->status = head->status;
     call->res_length = head->has_length ? (int64_t)head->length : -1;

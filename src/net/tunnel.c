@@ -122,8 +122,12 @@ static void tunnel_refuse(struct tunnel *t)
         tunnel_fail(t, &err);
         return;
     }
+    struct http_headers headers;
     struct http_req *req = tunnel_give_back(t); /* the memory lives until the loop goes on */
-    t->ask.on_refused(req, t->ask.ctx, http_parser_head(t->parser), buf_slice(&t->refusal));
+    http_parser_take_headers(t->parser, &headers);
+    t->ask.on_refused(req, t->ask.ctx, http_parser_head(t->parser)->status, &headers,
+                      buf_slice(&t->refusal));
+    http_headers_done(&headers);
 }
 
 /* --- towards the server ---------------------------------------------------------------------- */
@@ -293,9 +297,9 @@ static void tunnel_upgrade(struct tunnel *t, struct slice rest)
                                                 .on_end = tunnel_on_client_end,
                                                 .data = t,
                                                 .lasting = true};
-    http_headers_init(&headers);
-    if (http_relay_response(&http_parser_head(t->parser)->headers, &headers) != ERR_OK ||
-        http_headers_add(&headers, SLICE("upgrade"), SLICE("websocket")) != ERR_OK) {
+    http_parser_take_headers(t->parser, &headers);
+    http_relay_response(&headers);
+    if (http_headers_add(&headers, SLICE("upgrade"), SLICE("websocket")) != ERR_OK) {
         (void)err_set(&err, ERR_PROTOCOL, "%s: too many headers", t->owner->authority);
         tunnel_fail(t, &err);
     } else {

@@ -40,7 +40,7 @@ struct tunnel_ask {
     const struct http_headers *headers; /* all but Host and those that ask for the upgrade */
     /* Once or, if it succeeds, not at all, from the loop: the request is the caller's again, to be
      * answered. The server said this, instead of 101. */
-    void (*on_refused)(struct http_req *req, void *ctx, const struct http_head *head,
+    void (*on_refused)(struct http_req *req, void *ctx, int status, struct http_headers *headers,
                        struct slice body);
     /* ERR_UNAVAILABLE: could not connect; ERR_TIMEOUT, ERR_CLOSED, ERR_PROTOCOL: no answer. */
     void (*on_failed)(struct http_req *req, void *ctx, const struct err *err);

@@ -27,8 +27,9 @@ static bool http_events_on_head(struct http_parser *p, const struct http_head *h
     }
     ASSERT(head->headers.count <= HTTP_HEADERS_MAX && head->target.len <= HTTP_TARGET_MAX);
     ASSERT(!head->chunked || !head->has_length);
+    struct slice host;
     ASSERT(head->status != 0 || head->minor == 0 ||
-           http_headers_count(&head->headers, "host") == 1);
+           http_headers_count(&head->headers, "host", &host) == 1);
     return true;
 }
 

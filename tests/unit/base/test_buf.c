@@ -5,6 +5,7 @@
 #include "log.h"
 #include "unit.h"
 
+#include <ctype.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -240,6 +241,24 @@ static void without_memory_it_is_busy_and_stays_as_it_was(void **state)
     buf_done(&b);
 }
 
+/* Each byte in each place of a name that is longer than a word. */
+static void only_letters_have_two_cases(void **state)
+{
+    static const char name[] = "Sec-WebSocket-Key[1";
+    char other[sizeof(name)];
+    (void)state;
+    for (size_t at = 0; at < sizeof(name) - 1; at++) {
+        memcpy(other, name, sizeof(name));
+        for (unsigned byte = 0; byte < 256; byte++) {
+            other[at] = (char)byte;
+            bool same = byte < 128 && tolower((int)byte) == tolower(name[at]);
+            assert_true(slice_eq_nocase(slice_of(name), (struct slice){other, strlen(name)}) ==
+                        same);
+        }
+    }
+    assert_false(slice_eq_nocase(SLICE("a"), SLICE("ab")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +266,7 @@ int main(void)
         cmocka_unit_test(json_strings_are_always_valid),
         cmocka_unit_test(utf8_has_one_form_for_each_character),
         cmocka_unit_test(whole_numbers_have_bounds),
+        cmocka_unit_test(only_letters_have_two_cases),
         cmocka_unit_test(errors_keep_the_cause_behind_the_context),
         cmocka_unit_test(log_lines_are_bounded_and_escaped),
         cmocka_unit_test(json_lines_are_json),

@@ -100,12 +100,46 @@ static void a_target_is_bounded_in_one_piece_too(void **state)
     }
 }
 
+/* Lines that come whole are counted like any others. */
+static void headers_are_bounded_in_one_piece_too(void **state)
+{
+    (void)state;
+    for (unsigned more = 0; more < 2; more++) {
+        struct buf head;
+        buf_init(&head, SIZE_MAX);
+        for (unsigned i = 0; i < HTTP_HEADERS_MAX + more; i++)
+            buf_adds(&head, "a: b\r\n");
+        buf_adds(&head, "\r\n");
+        struct verdict v = judge(HTTP_GUARD_TRAILER, buf_slice(&head), head.len);
+        assert_int_equal(v.result, more == 0 ? HTTP_GUARD_END : HTTP_GUARD_BAD);
+        assert_int_equal(v.status, more == 0 ? 0 : 431);
+        check_same(HTTP_GUARD_TRAILER, buf_slice(&head));
+        buf_done(&head);
+    }
+}
+
+static void a_head_is_bounded_in_one_piece_too(void **state)
+{
+    static char text[HTTP_HEAD_MAX + 1];
+    (void)state;
+    for (unsigned more = 0; more < 2; more++) {
+        struct slice head = {text, HTTP_HEAD_MAX + more};
+        memset(text, 'v', sizeof(text));
+        memcpy(text, "a:", 2);
+        memcpy(text + head.len - 4, "\r\n\r\n", 4);
+        assert_int_equal(judge(HTTP_GUARD_TRAILER, head, head.len).status, more == 0 ? 0 : 431);
+        check_same(HTTP_GUARD_TRAILER, head);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_head_is_judged_alike_in_one_piece_and_in_many),
         cmocka_unit_test(control_characters_are_refused_in_the_first_line),
         cmocka_unit_test(a_target_is_bounded_in_one_piece_too),
+        cmocka_unit_test(headers_are_bounded_in_one_piece_too),
+        cmocka_unit_test(a_head_is_bounded_in_one_piece_too),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

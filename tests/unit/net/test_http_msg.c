@@ -33,7 +33,10 @@ static void headers_keep_order_and_find_in_any_case(void **state)
     assert_int_equal(http_headers_add(&h, SLICE("ACCEPT"), SLICE("")), ERR_OK);
     assert_true(http_headers_get(&h, "accept", &value));
     assert_true(slice_is(value, "x, y"));
-    assert_int_equal(http_headers_count(&h, "accept"), 2);
+    assert_int_equal(http_headers_count(&h, "accept", &value), 2);
+    assert_true(slice_is(value, "x, y"));
+    assert_int_equal(http_headers_count(&h, "accepted", &value), 0);
+    assert_true(http_headers_has(&h, "HOST") && !http_headers_has(&h, "hos"));
     assert_true(slice_is(http_headers_name(&h, 2), "ACCEPT"));
     assert_int_equal(http_headers_value(&h, 2).len, 0);
     assert_false(http_headers_get(&h, "accep", &value));
@@ -79,6 +82,51 @@ static void headers_are_bounded(void **state)
     http_headers_done(&h);
 }
 
+static bool is_of_x(struct slice name, const void *ctx)
+{
+    assert_string_equal(ctx, "context");
+    return name.ptr[0] == 'x';
+}
+
+static void names_of_any_length_are_found(void **state)
+{
+    static char name[100];
+    (void)state;
+    memset(name, 'n', sizeof(name));
+    for (size_t len = 1; len <= sizeof(name); len++) {
+        struct http_headers h;
+        http_headers_init(&h);
+        assert_int_equal(http_headers_add(&h, (struct slice){name, len}, SLICE("v")), ERR_OK);
+        assert_int_equal(http_headers_find(&h, (struct slice){name, len}, 0), 0);
+        assert_int_equal(http_headers_find(&h, (struct slice){name, len - 1}, 0), 1);
+        http_headers_done(&h);
+    }
+}
+
+/* Names of lengths that have the same bit, before and behind what goes. */
+static void dropped_headers_are_gone(void **state)
+{
+    static const char *const names[] = {"x-1",
+                                        "abc",
+                                        "x-of-a-name-with-three-more-than-32",
+                                        "x",
+                                        "a-name-with-just-as-many-letters-in",
+                                        "last"};
+    struct http_headers h;
+    struct slice found;
+    (void)state;
+    http_headers_init(&h);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        assert_int_equal(http_headers_add(&h, slice_of(names[i]), slice_of(names[i])), ERR_OK);
+    http_headers_drop(&h, is_of_x, "context");
+    assert_int_equal(h.count, 3);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        assert_true(http_headers_get(&h, names[i], &found) == (names[i][0] != 'x'));
+    assert_true(slice_is(http_headers_value(&h, 0), "abc"));
+    assert_true(slice_is(http_headers_value(&h, 2), "last"));
+    http_headers_done(&h);
+}
+
 /* A few are kept in the list itself, more of them elsewhere. */
 static void headers_of_any_number_keep_their_order(void **state)
 {
@@ -91,7 +139,7 @@ static void headers_of_any_number_keep_their_order(void **state)
     for (unsigned n = 0; n < MANY; n++) {
         char name[] = {(char)('a' + n), '\0'};
         char value[] = {' ', (char)('A' + n), ' ', '\0'};
-        assert_int_equal(http_headers_add_guarded(&h, slice_of(name), slice_of(value)), ERR_OK);
+        assert_int_equal(http_headers_add_known(&h, slice_of(name), slice_of(value)), ERR_OK);
         for (unsigned i = 0; i <= n; i++) {
             char then[] = {(char)('A' + i), '\0'};
             assert_true(slice_is(http_headers_value(&h, i), then));
@@ -251,6 +299,8 @@ int main(void)
         cmocka_unit_test(headers_keep_order_and_find_in_any_case),
         cmocka_unit_test(headers_refuse_what_would_break_a_message),
         cmocka_unit_test(headers_are_bounded),
+        cmocka_unit_test(names_of_any_length_are_found),
+        cmocka_unit_test(dropped_headers_are_gone),
         cmocka_unit_test(headers_of_any_number_keep_their_order),
         cmocka_unit_test(list_headers_are_searched_over_all_lines),
         cmocka_unit_test(targets_are_split),

@@ -45,12 +45,13 @@ bool __wrap_tcp_peer_ask(int fd, struct tcp_peer *ret)
     return true;
 }
 
-static void on_refused(struct http_req *req, void *ctx, const struct http_head *head,
+static void on_refused(struct http_req *req, void *ctx, int status, struct http_headers *headers,
                        struct slice body)
 {
+    (void)headers;
     assert_ptr_equal(ctx, &n);
     n.refused++;
-    http_respond(req, head->status, NULL, body, NULL);
+    http_respond(req, status, NULL, body, NULL);
 }
 
 static void on_failed(struct http_req *req, void *ctx, const struct err *err)
