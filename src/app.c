@@ -58,9 +58,10 @@ struct app {
     struct app_settings settings;
     uv_loop_t loop;
     struct later later;
+    uv_check_t woken;
     uv_prepare_t flush;
     struct pause pause;
-    uint64_t turn_at, slept; /* uv_hrtime(); time asleep so far */
+    uint64_t awake_at; /* uv_now() of when the loop last had something to do; 0: it just begins */
     struct histogram turns;
     uv_timer_t timer, overdue;
     uv_signal_t signals[2];
@@ -165,6 +166,7 @@ static void app_close_rest(void *ctx)
     struct app *a = ctx;
     pause_close(&a->pause, NULL);
     uv_close((uv_handle_t *)&a->flush, NULL);
+    uv_close((uv_handle_t *)&a->woken, NULL);
     uv_close((uv_handle_t *)&a->timer, NULL);
     uv_close((uv_handle_t *)&a->overdue, NULL);
     for (size_t i = 0; i < ARRAY_LEN(a->signals); i++)
@@ -401,28 +403,33 @@ static void app_on_signal(uv_signal_t *handle, int signum)
 
 /* --- start ----------------------------------------------------------------------------------- */
 
-/* The loop is about to sleep: all that a turn has said leaves in one write. How long the turn was
- * is the time since the last one without what was slept. */
+/* The loop's time is still the one at which it was woken. (libuv counts what was slept, too, but
+ * asks the kernel twice for it: whenever the loop goes to sleep.) */
+static void app_on_woken(uv_check_t *handle)
+{
+    struct app *a = handle->data;
+    a->awake_at = uv_now(&a->loop);
+}
+
+/* The loop is about to sleep: all that a turn has said leaves in one write. */
 static void app_on_prepare(uv_prepare_t *handle)
 {
     struct app *a = handle->data;
-    uint64_t slept = uv_metrics_idle_time(&a->loop);
-    uint64_t now = uv_hrtime();
+    uint64_t now = uv_hrtime() / 1000000; /* the same clock, but of now */
     log_flush();
-    if (a->turn_at != 0)
-        histogram_add(&a->turns, (now - a->turn_at - (slept - a->slept)) / 1000000);
-    a->turn_at = now;
-    a->slept = slept;
+    if (a->awake_at != 0)
+        histogram_add(&a->turns, now > a->awake_at ? now - a->awake_at : 0);
 }
 
 static void app_init_handles(struct app *a)
 {
     static const int signums[] = {SIGTERM, SIGINT};
     ASSERT(uv_loop_init(&a->loop) == 0);
-    ASSERT(uv_loop_configure(&a->loop, UV_METRICS_IDLE_TIME) == 0);
     pause_start(&a->pause, &a->loop, PAUSE_LEAST_MS, app_on_thawed);
-    a->flush.data = a;
+    a->woken.data = a->flush.data = a;
     later_init(&a->later, &a->loop);
+    ASSERT(uv_check_init(&a->loop, &a->woken) == 0);
+    ASSERT(uv_check_start(&a->woken, app_on_woken) == 0);
     ASSERT(uv_prepare_init(&a->loop, &a->flush) == 0);
     ASSERT(uv_prepare_start(&a->flush, app_on_prepare) == 0);
     ASSERT(uv_timer_init(&a->loop, &a->timer) == 0);

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 
 from world import ROOT, image_prompt, node
 
@@ -37,6 +38,15 @@ def test_metrics_count_what_happened(world):
     assert after["loop_turn_seconds_count"] > before["loop_turn_seconds_count"]
     buckets = [value for name, value in after.items() if name.startswith("loop_turn_seconds_bucket")]
     assert buckets == sorted(buckets)
+
+
+def test_a_turn_of_the_loop_is_what_it_worked_not_what_it_slept(world):
+    agent = world.agent()
+    before = metrics(agent)
+    time.sleep(3)
+    after = metrics(agent)
+    assert after["loop_turn_seconds_count"] > before["loop_turn_seconds_count"]
+    assert after["loop_turn_seconds_sum"] - before["loop_turn_seconds_sum"] < 1
 
 
 def test_a_short_run_with_an_id_costs_five_documents_in_two_operations(world):
