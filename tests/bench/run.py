@@ -216,10 +216,23 @@ class Lab:
         finally:
             process.stop()
 
-    def sides(self, **sides):
-        """Those that are there, as (name, it): the other way round in every other round."""
+    def sides(self, turn=0, **sides):
+        """Those that are there, as (name, it): the other way round in every other round, or turn of one."""
         there = [(name, it) for name, it in sides.items() if it is not None]
-        return there if self.round % 2 == 0 else there[::-1]
+        return there if (self.round + turn) % 2 == 0 else there[::-1]
+
+    def compare(self, line, agent, nginx, connections, **options):
+        """Requests to both by turns: one that is long is one sample of how busy the machine's host is."""
+        line += f", {connections} connection{'s' * (connections > 1)}"
+        for turn in range(1 if self.quick else 3):
+            for who, process in self.sides(turn, agent=agent, nginx=nginx):
+                cpu, warmup = process.cpu_us(), 20 * connections
+                said = self.load(process.port, connections=connections, warmup=warmup,
+                                 seconds=0.1 if self.quick else 0.6, **options)
+                self.note(line, "1/s", who, said["rate"], "nginx")
+                self.note(line + ": p99", "µs", who, said["p99_us"], "nginx")
+                self.note(line + ": processor time a request", "µs", who,
+                          (process.cpu_us() - cpu) / (said["good"] + warmup), "nginx")
 
     def note(self, line, unit, who, figure, beside=None):
         entry = self.lines.setdefault(line, {"unit": unit, "beside": beside, "who": {}})
@@ -314,16 +327,14 @@ def status(lab):
     with lab.agent(store=store) as agent, lab.nginx() as nginx:
         for nodes in (3, 64):
             for n in (1, 16, 128):
-                for who, process in lab.sides(agent=agent, nginx=nginx):
-                    said = lab.load(process.port, connections=n, seconds=0.1 if lab.quick else 1.5, warmup=20 * n,
-                                    path=f"/api/status?id=status-{nodes}", expect=f'"{nodes}":')
-                    line = f"/api/status, {nodes} nodes, {n} connection{'s' * (n > 1)}"
-                    lab.note(line, "1/s", who, said["rate"], "nginx")
-                    lab.note(line + ", p99", "µs", who, said["p99_us"], "nginx")
+                lab.compare(f"/api/status, {nodes} nodes", agent, nginx, n,
+                            path=f"/api/status?id=status-{nodes}", expect=f'"{nodes}":')
 
 
 def runs(lab):
     graph = prompt(10)
+    said = lab.load(lab.comfy, path="/system_stats", count=100 if lab.quick else 5000, warmup=20)
+    lab.note("to compare: one request and its answer between two processes, p50", "ms", "agent", said["p50_us"] / 1e3)
     with lab.agent(MAX_CONCURRENCY="64", MAX_QUEUE="1024") as agent:
         for n, count in ((1, 300), (4, 600), (16, 800), (64, 960)):
             count, warmup, p50 = count // 15 if lab.quick else count, max(20, 2 * n), {}
@@ -343,19 +354,16 @@ def proxy(lab):
     upload = lab.directory / "upload"
     upload.write_bytes(bytes(32 * MIB))
     seconds, count = (0.1, 2) if lab.quick else (1.5, 20)
-    small = dict(path="/system_stats", seconds=seconds)
-    large = dict(path=f"/view?filename=bench_{MIB}_.png")
     with lab.agent() as agent, lab.nginx() as nginx:
-        for line, unit, factor, options in (
-            ("small JSON, 1 connection", "1/s", 1, dict(small, warmup=20)),
-            ("small JSON, 16 connections", "1/s", 1, dict(small, connections=16, warmup=320)),
-            ("small JSON, 128 connections", "1/s", 1, dict(small, connections=128, warmup=2560)),
-            ("1 MiB down", "MiB/s", 1, dict(large, seconds=seconds, warmup=5)),
-            ("32 MiB up", "MiB/s", 32, dict(path="/upload/image", body=upload, count=count, warmup=1)),
+        for n in (1, 16, 128):
+            lab.compare("proxy, small JSON", agent, nginx, n, path="/system_stats")
+        for line, factor, options in (
+            ("1 MiB down", 1, dict(path=f"/view?filename=bench_{MIB}_.png", seconds=seconds, warmup=5)),
+            ("32 MiB up", 32, dict(path="/upload/image", body=upload, count=count, warmup=1)),
         ):
             for who, process in lab.sides(agent=agent, nginx=nginx):
                 said = lab.load(process.port, **options)
-                lab.note(f"proxy, {line}", unit, who, said["rate"] * factor, "nginx")
+                lab.note(f"proxy, {line}", "MiB/s", who, said["rate"] * factor, "nginx")
 
 
 def large(lab):
@@ -426,12 +434,19 @@ def cpu_model():
     return platform.machine()
 
 
-def table(lab, rounds, load):
+def stolen():
+    """Ticks that the machine's host gave to others, and all: cpu user nice system idle iowait irq softirq steal …"""
+    ticks = [int(word) for word in pathlib.Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    return ticks[7], sum(ticks)
+
+
+def table(lab, rounds, load, steal):
     version = subprocess.run([str(lab.build / "src/comfy-agent"), "--version"], capture_output=True, text=True)
     return "\n".join([
         f"{version.stdout.strip()}, {datetime.date.today()}, {cpu_model()}, {os.cpu_count()} cores, "
         f"Linux {platform.release()}; {rounds} round{'s' * (rounds > 1)}{', quick: not to be cited' if lab.quick else ''}; "
-        f"load average at the start {load:.2f}{': others were at work, not to be cited' if load > 0.5 else ''}.",
+        f"load average at the start {load:.2f}, {steal:.1%} of the processors' time taken by the machine's host"
+        f"{': others were at work, not to be cited' if load > 0.5 or steal > 0.01 else ''}.",
         "",
         "| | unit | agent | beside it | agent / beside |",
         "|---|---|---|---|---|",
@@ -452,7 +467,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 16384) if hard > 0 else 16384, hard))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    average = os.getloadavg()[0]
+    average, before = os.getloadavg()[0], stolen()
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="comfy-agent-bench-", dir=memory))
         lab = Lab(options.build.resolve(), pathlib.Path(directory), options.quick, stack)
@@ -460,7 +475,8 @@ def main():
             for suite in SUITES:
                 print(f"round {lab.round + 1}: {suite.__name__}", file=sys.stderr, flush=True)
                 suite(lab)
-        text = table(lab, rounds, average)
+        steal, ticks = (now - then for now, then in zip(stolen(), before))
+        text = table(lab, rounds, average, steal / ticks)
     if options.out:
         options.out.write_text(text)
     else:
