@@ -403,20 +403,23 @@ static void app_on_signal(uv_signal_t *handle, int signum)
 
 /* --- start ----------------------------------------------------------------------------------- */
 
-/* The loop's time is still the one at which it was woken. (libuv counts what was slept, too, but
- * asks the kernel twice for it: whenever the loop goes to sleep.) */
+/* The loop's time is still the one at which it was woken: of the last of several polls, if one has
+ * brought as many events as libuv takes. Started behind `pause`, which sets that time, and so
+ * called before it. (libuv can count what was slept, but asks the kernel twice for it: whenever the
+ * loop goes to sleep.) */
 static void app_on_woken(uv_check_t *handle)
 {
     struct app *a = handle->data;
     a->awake_at = uv_now(&a->loop);
 }
 
-/* The loop is about to sleep: all that a turn has said leaves in one write. */
+/* The loop is about to sleep: all that a turn has said leaves in one write, which belongs to it. A
+ * turn is known to a millisecond or two. */
 static void app_on_prepare(uv_prepare_t *handle)
 {
     struct app *a = handle->data;
-    uint64_t now = uv_hrtime() / 1000000; /* the same clock, but of now */
     log_flush();
+    uint64_t now = uv_hrtime() / 1000000; /* uv_now() counts from the same moment */
     if (a->awake_at != 0)
         histogram_add(&a->turns, now > a->awake_at ? now - a->awake_at : 0);
 }

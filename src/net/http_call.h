@@ -37,7 +37,8 @@ struct http_call {
     void *ctx;
 
     int status;                      /* 0 until the head has come */
-    struct http_headers res_headers; /* init and done by the driver; die after on_end */
+    struct http_headers res_headers; /* init and done by the driver; die after on_end. From on_head
+                                        on the caller may change them, but not in on_end */
     int64_t res_length;              /* -1: not declared */
     struct buf body;                 /* collected; dies after on_end (buf may be stolen in it) */
     bool sent;                       /* had the request left whole or in part when it ended? */

@@ -189,6 +189,16 @@ static size_t field_line_span(const struct http_guard *g, struct slice bytes)
     return ends ? colon + 1 + value + 2 : 0;
 }
 
+static size_t guard_take_lines(struct http_guard *g, struct slice bytes)
+{
+    size_t taken = 0, line;
+    while ((line = field_line_span(g, (struct slice){bytes.ptr + taken, bytes.len - taken})) > 0) {
+        g->fields++;
+        taken += line;
+    }
+    return taken;
+}
+
 /* Takes the bytes that leave the state as it is: most of a head are such. Returns how many. */
 static size_t guard_take_plain(struct http_guard *g, struct slice bytes)
 {
@@ -197,11 +207,8 @@ static size_t guard_take_plain(struct http_guard *g, struct slice bytes)
         return http_value_span(bytes);
     if (g->state == NAME)
         return http_token_span(bytes);
-    if (g->state == FIELD) {
-        size_t line = field_line_span(g, bytes);
-        g->fields += line > 0;
-        return line;
-    }
+    if (g->state == FIELD)
+        return guard_take_lines(g, bytes);
     if (g->state != LINE)
         return 0;
     size_t plain =

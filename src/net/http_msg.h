@@ -44,7 +44,8 @@ enum err_code http_headers_add_known(struct http_headers *h, struct slice name,
 /* Number i of another list, which was looked at when it was added there: ERR_TOO_LARGE only. */
 enum err_code http_headers_copy(struct http_headers *to, const struct http_headers *from,
                                 unsigned i) MUST_CHECK;
-/* Drops each header for whose name `drops` is true. */
+/* Drops each header for whose name `drops` is true; their text still counts. It may look into the
+ * same list meanwhile: what stays is found all the time, though perhaps twice. */
 void http_headers_drop(struct http_headers *h, bool (*drops)(struct slice name, const void *ctx),
                        const void *ctx);
 struct slice http_headers_name(const struct http_headers *h, unsigned i);

@@ -39,7 +39,8 @@ struct tunnel_ask {
     struct slice target;
     const struct http_headers *headers; /* all but Host and those that ask for the upgrade */
     /* Once or, if it succeeds, not at all, from the loop: the request is the caller's again, to be
-     * answered. The server said this, instead of 101. */
+     * answered. The server said this, instead of 101; the headers may be changed and are gone after
+     * the call. */
     void (*on_refused)(struct http_req *req, void *ctx, int status, struct http_headers *headers,
                        struct slice body);
     /* ERR_UNAVAILABLE: could not connect; ERR_TIMEOUT, ERR_CLOSED, ERR_PROTOCOL: no answer. */

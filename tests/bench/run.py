@@ -2,7 +2,7 @@
 """./dev bench [--quick] [--rounds N] [--out FILE]: how fast it is, and how little it takes, as ratios
 against something that does as much of the same in the same run: nginx, where a file or a server is
 passed on, and a client without an agent ("direct"), where a prompt is run. Who of both goes first
-alternates between the rounds; a figure is the median of the rounds, (least–most).
+alternates; a figure is the median of the rounds, or of the turns of all rounds, (least–most).
 
 Behind all of them stands a ComfyUI that takes no time (fake_comfy.c), in front of them a generator of
 load (load.c). Everything lies in one temporary directory, in memory where there is /dev/shm, listens on

@@ -152,6 +152,21 @@ def test_a_refused_handshake_comes_back_as_it_is(world):
     assert refused.value.status_code == 503
 
 
+@pytest.mark.parametrize("framing", ["Content-Length: 4\r\n\r\nbusy",
+                                     "Transfer-Encoding: chunked\r\n\r\n4\r\nbusy\r\n0\r\n\r\n"])
+def test_what_refuses_a_handshake_loses_what_was_of_one_hop(world, upstream, framing):
+    agent = in_front_of(world, upstream)
+    said = "HTTP/1.1 503 Busy\r\nConnection: x-hop\r\nX-Hop: 1\r\nX-Kept: 2\r\nX-Fc-Status: 3\r\n" + framing
+    upstream.routes["/socket"] = lambda c, _: c.sendall(said.encode())
+    shake = (b"GET /socket HTTP/1.1\r\nHost: h\r\nConnection: upgrade\r\nUpgrade: websocket\r\n"
+             b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: bm8gc2VjcmV0IGhlcmUhIQ==\r\n\r\n")
+    connection, got = raw(agent, shake, until_has=b"\r\n\r\nbusy")
+    connection.close()
+    line, *headers = got.decode().split("\r\n\r\n")[0].split("\r\n")
+    names = sorted(header.split(":")[0].lower() for header in headers)
+    assert line.split()[1] == "503" and names == ["content-length", "date", "x-kept"]
+
+
 # --- headers -------------------------------------------------------------------------------------
 
 
