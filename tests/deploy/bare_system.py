@@ -20,6 +20,8 @@ def why_not():
         return "only root can make a bare system"
     if shutil.which("debootstrap", path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
         return "there is no debootstrap"
+    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
+        return "nothing can be mounted here, as debootstrap must"
     if not suites():
         return f"apt knows no Debian {RELEASE} here: apt-get update"
     return None
