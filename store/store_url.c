@@ -5,20 +5,11 @@
  * out of the query; so what is left at the end is what nobody asked for. */
 #include "store_url.h"
 
+#include "codec.h"
+
 #include <stdlib.h>
 
 enum { URL_MAX = 4096, PARAM_NAME_MAX = 32 };
-
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
 
 /* Of text that url_check_text() has passed. */
 static char *url_decode(struct slice s)
@@ -27,8 +18,8 @@ static char *url_decode(struct slice s)
     size_t n = 0;
     for (size_t i = 0; i < s.len; i++) {
         if (s.ptr[i] == '%') {
-            int high = hex_digit(s.ptr[i + 1]);
-            int low = hex_digit(s.ptr[i + 2]);
+            int high = hex_value(s.ptr[i + 1]);
+            int low = hex_value(s.ptr[i + 2]);
             ASSERT(high >= 0 && low >= 0);
             out[n++] = (char)(high << 4 | low);
             i += 2;
@@ -56,8 +47,8 @@ static enum err_code url_check_text(struct slice s, struct err *err)
                            "store URL: blanks, control characters and '#' must be written as %%XX");
         if (c != '%')
             continue;
-        int high = i + 2 < s.len ? hex_digit(s.ptr[i + 1]) : -1;
-        int low = i + 2 < s.len ? hex_digit(s.ptr[i + 2]) : -1;
+        int high = i + 2 < s.len ? hex_value(s.ptr[i + 1]) : -1;
+        int low = i + 2 < s.len ? hex_value(s.ptr[i + 2]) : -1;
         if (high < 0 || low < 0 || (high == 0 && low == 0))
             return err_set(err, ERR_INVALID, "store URL: '%%' must be followed by two hex digits");
     }

@@ -1,5 +1,7 @@
 #include "proxy_rules.h"
 
+#include "http_msg.h"
+
 enum { PATH_MAX_BYTES = 8 * 1024 };
 
 /* A pattern that ends in '*' matches all that begins like it. */
@@ -23,34 +25,6 @@ static bool matches(struct slice path, const char *const *patterns, size_t count
             return true;
     }
     return false;
-}
-
-static int digit_of(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
-/* False: escapes that are none. */
-static bool decode(struct slice path, struct buf *out)
-{
-    for (size_t i = 0; i < path.len; i++) {
-        char c = path.ptr[i];
-        if (c == '%') {
-            int high = path.len - i > 2 ? digit_of(path.ptr[i + 1]) : -1;
-            int low = path.len - i > 2 ? digit_of(path.ptr[i + 2]) : -1;
-            if (high < 0 || low < 0)
-                return false;
-            c = (char)(high * 16 + low);
-            i += 2;
-        }
-        if (buf_append(out, (struct slice){&c, 1}) != ERR_OK)
-            return false;
-    }
-    return true;
 }
 
 /* No segment but the last is empty, none is "." or "..", and nothing that some server takes for a
@@ -103,7 +77,8 @@ bool proxy_allows(enum proxy_allow allow, struct slice method, struct slice path
     if (allow != PROXY_UI)
         return allow == PROXY_ALL;
     buf_init(&decoded, PATH_MAX_BYTES);
-    bool allows = decode(path, &decoded) && ui_allows(method, buf_slice(&decoded));
+    bool allows =
+        http_percent_decode(path, &decoded) == ERR_OK && ui_allows(method, buf_slice(&decoded));
     buf_done(&decoded);
     return allows;
 }

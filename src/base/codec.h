@@ -28,6 +28,15 @@ enum err_code base64_decode(struct slice text, struct buf *out) MUST_CHECK;
 enum base64_way { BASE64_TABLE, BASE64_SSSE3, BASE64_AVX2 };
 bool base64_use(enum base64_way way);
 
+/* What a digit of either case is worth; -1: it is none. */
+static inline int hex_value(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
 /* Lower-case hex, NUL-terminated. */
 void sha256_hex(struct slice in, char ret[SHA256_TEXT + 1]);
 /* Do two texts of one length agree? Takes as long wherever they differ. */

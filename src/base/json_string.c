@@ -1,21 +1,12 @@
 #include "json_string.h"
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    if (c >= 'A' && c <= 'F')
-        return c - 'A' + 10;
-    return -1;
-}
+#include "codec.h"
 
 int json_hex_unit(const char *s)
 {
     int unit = 0;
     for (int i = 0; i < 4; i++) {
-        int digit = hex_digit(s[i]);
+        int digit = hex_value(s[i]);
         if (digit < 0)
             return -1;
         unit = unit * 16 + digit;

@@ -1,4 +1,5 @@
 /* Which strings of a prompt are files, and what is in them. */
+#include "codec.h"
 #include "inputs_private.h"
 
 static bool starts_nocase(struct slice s, const char *with)
@@ -135,14 +136,6 @@ bool inputs_class_takes(struct slice info, struct slice class_type, struct slice
             return section_marks(inputs, "required", name) ||
                    section_marks(inputs, "optional", name);
     return false;
-}
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
 static enum err_code percent_decode(struct slice s, struct buf *out)

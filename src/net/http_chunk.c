@@ -1,5 +1,6 @@
 #include "http_chunk.h"
 
+#include "codec.h"
 #include "http_msg.h"
 
 enum {
@@ -27,17 +28,9 @@ static bool chunk_refuse(struct http_chunk *c, int status, const char *why)
     return false;
 }
 
-static int hex_digit(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    char lower = (char)(c | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 static bool chunk_size(struct http_chunk *c, char byte)
 {
-    int digit = hex_digit(byte);
+    int digit = hex_value(byte);
     if (digit >= 0) {
         /* The second bound is on digits that do not change the number: leading zeros. */
         if (c->left > (INT64_MAX >> 4) || c->digits == 16)

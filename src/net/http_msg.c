@@ -2,6 +2,7 @@
  * are at the end. */
 #include "http_msg.h"
 
+#include "codec.h"
 #include "eight.h"
 
 #include <stdlib.h>
@@ -276,15 +277,6 @@ enum err_code http_target_split(struct slice target, struct http_target *ret)
     ret->path = path_len > 0 ? (struct slice){target.ptr, path_len} : SLICE("/");
     ret->query = mark != NULL ? (struct slice){mark + 1, target.len - path_len - 1} : SLICE_EMPTY;
     return ERR_OK;
-}
-
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9')
-        return c - '0';
-    if (c >= 'a' && c <= 'f')
-        return c - 'a' + 10;
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
 static enum err_code decode(struct slice text, bool plus_is_space, struct buf *out)
