@@ -144,10 +144,20 @@ static bool is_preflight(struct http_req *req)
            header(req, "access-control-request-method").len > 0;
 }
 
+static bool is_cross_site(struct http_req *req)
+{
+    return slice_is(header(req, "sec-fetch-site"), "cross-site");
+}
+
 static bool is_foreign_fetch(struct http_req *req)
 {
-    return slice_is(header(req, "sec-fetch-site"), "cross-site") &&
-           !slice_is(header(req, "sec-fetch-mode"), "navigate");
+    return is_cross_site(req) && !slice_is(header(req, "sec-fetch-mode"), "navigate");
+}
+
+/* With an Origin it has been looked at, by check_origin(). */
+bool admit_is_foreign_visit(const struct admit *a, struct http_req *req)
+{
+    return is_cross_site(req) && !a->any_origin && header(req, "origin").len == 0;
 }
 
 /* False: answered. */
@@ -292,6 +302,62 @@ static bool check_key(const struct admit *a, struct http_req *req)
         answer_error(req, 401, "UnauthorizedError", "no_key",
                      "a key is needed: x-api-key, or Authorization: Bearer", NULL);
     return false;
+}
+
+/* --- what others need not see ---------------------------------------------------------------- */
+
+static bool is_authorization(struct slice name, const void *ctx)
+{
+    (void)ctx;
+    return slice_eq_nocase(name, SLICE("authorization"));
+}
+
+static bool is_cookie(struct slice name, const void *ctx)
+{
+    (void)ctx;
+    return slice_eq_nocase(name, SLICE("cookie"));
+}
+
+static void add_other_cookies(struct slice cookies, struct buf *out)
+{
+    while (cookies.len > 0) {
+        struct slice cookie = next_of(&cookies, ';');
+        struct slice value = cookie;
+        if (cookie.len == 0 || slice_is(next_of(&value, '='), ADMIT_COOKIE))
+            continue;
+        if (out->len > 0)
+            buf_adds(out, "; ");
+        buf_add(out, cookie);
+    }
+}
+
+static enum err_code take_cookie(struct http_headers *headers)
+{
+    struct slice name = SLICE("cookie");
+    struct buf others;
+    enum err_code code = ERR_OK;
+    if (!http_headers_has(headers, "cookie"))
+        return ERR_OK;
+    buf_init(&others, SIZE_MAX);
+    for (unsigned i = http_headers_find(headers, name, 0); i < headers->count;
+         i = http_headers_find(headers, name, i + 1))
+        add_other_cookies(http_headers_value(headers, i), &others);
+    http_headers_drop(headers, is_cookie, NULL);
+    if (others.len > 0)
+        code = http_headers_add_known(headers, name, buf_slice(&others));
+    buf_done(&others);
+    return code;
+}
+
+enum err_code admit_take_key(const struct admit *a, struct http_headers *headers)
+{
+    struct slice authorization;
+    if (a->key_count == 0)
+        return ERR_OK;
+    if (http_headers_get(headers, "authorization", &authorization) &&
+        is_key(a, bearer_of(authorization)))
+        http_headers_drop(headers, is_authorization, NULL);
+    return take_cookie(headers);
 }
 
 /* --- the gate -------------------------------------------------------------------------------- */

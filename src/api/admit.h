@@ -8,7 +8,9 @@
  * Origins. A browser says where a page came from. Our own pages (Origin's host and port are those
  * of Host) may call; others only if ALLOW_ORIGINS names them, and then they get the CORS headers
  * and preflights are answered here. Cross-site requests without an Origin that are no navigation
- * are refused too: the proxy takes these headers off, so ComfyUI's own guard cannot see them. */
+ * are refused too: the proxy takes these headers off, so ComfyUI's own guard cannot see them. Links
+ * and frames of other sites lead to what we answer ourselves, where GET changes nothing; for what
+ * is not ours admit_is_foreign_visit() tells them. */
 #ifndef ADMIT_H
 #define ADMIT_H
 
@@ -22,5 +24,10 @@ void admit_free(struct admit *a);
 /* False: the request is answered. What the platform itself calls (its hooks, InvokeFunction, which
  * it guards by its own means) needs no key. */
 bool admit_check(const struct admit *a, struct http_req *req, bool is_platform);
+/* Another site's page led a browser here, and ALLOW_ORIGINS is not open to all. */
+bool admit_is_foreign_visit(const struct admit *a, struct http_req *req);
+/* What opened the gate is for us alone: an Authorization that is one of our keys, and our cookie,
+ * are taken out of the list. ERR_TOO_LARGE: the other cookies found no room. */
+enum err_code admit_take_key(const struct admit *a, struct http_headers *headers) MUST_CHECK;
 
 #endif

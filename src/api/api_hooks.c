@@ -1,12 +1,14 @@
 /* What Function Compute calls in an instance's life. Only the platform gets here (router.c).
  *
- *     POST /initialize   once, before the first call: waits until ComfyUI can take prompts and runs
- *                        WARMUP_PROMPT. Answers 200 shortly before the hook's limit, ready or not:
- * a hook that fails costs another instance, while the first call can wait for the rest. (The
- * instance is frozen in between, ComfyUI's start too.) GET /pre-stop      the last call: stops like
- * SIGTERM, and answers when the tasks have ended and are stored GET /pre-freeze    FC 2.0 only;
- * there is nothing to do: pause.h sees to it afterwards
- */
+ * POST /initialize: once, before the first call. Waits until ComfyUI can take prompts and runs
+ * WARMUP_PROMPT. Answers 200 shortly before the hook's limit, ready or not: a hook that fails costs
+ * another instance, while the first call can wait for the rest. (The instance is frozen in between,
+ * ComfyUI's start too.)
+ *
+ * GET /pre-stop: the last call. Stops like SIGTERM, and answers when the tasks have ended and are
+ * stored.
+ *
+ * GET /pre-freeze: FC 2.0 only. There is nothing to do: pause.h sees to it afterwards. */
 #include "answer.h"
 #include "api.h"
 #include "invoked.h"

@@ -1,4 +1,5 @@
 /* Where a request goes, and what is said when it goes nowhere. */
+#include "admit.h"
 #include "answer.h"
 #include "http_relay.h"
 #include "log.h"
@@ -22,6 +23,12 @@ struct slice proxy_target(struct http_req *req)
 {
     struct slice target = http_req_target(req);
     return target.ptr[0] == '/' ? target : SLICE_EMPTY;
+}
+
+enum err_code proxy_headers(struct api *api, struct http_req *req, struct http_headers *ret)
+{
+    enum err_code code = http_relay_request(http_req_head(req), http_req_peer(req), ret);
+    return code == ERR_OK ? admit_take_key(api->admit, ret) : code;
 }
 
 /* --- when ComfyUI cannot answer -------------------------------------------------------------- */
@@ -143,11 +150,20 @@ static void proxy_tunnel(struct api *api, struct http_req *req)
                              .on_failed = proxy_on_failed,
                              .ctx = api};
     http_headers_init(&headers);
-    if (http_relay_request(http_req_head(req), http_req_peer(req), &headers) != ERR_OK)
+    if (proxy_headers(api, req, &headers) != ERR_OK)
         answer_error(req, 431, "RequestParamsError", "too_many_headers", "too many headers", NULL);
     else if (tunnel_open(api->proxy->tunnels, req, &ask, &err) != ERR_OK)
         proxy_answer_failed(api, req, &err);
     http_headers_done(&headers);
+}
+
+/* --- links of other sites -------------------------------------------------------------------- */
+
+/* ComfyUI's pages and pictures may be linked to from anywhere. Nothing else of it: custom nodes act
+ * on GET, and ComfyUI, which refuses what comes from another site, is not told that it does. */
+static bool may_be_linked(struct slice path)
+{
+    return slice_is(path, "/") || slice_is(path, "/view") || slice_is(path, "/api/view");
 }
 
 /* --- the interface --------------------------------------------------------------------------- */
@@ -161,6 +177,9 @@ void api_proxy(struct api *api, struct http_req *req, struct slice param)
     else if (!proxy_allows(allow, http_req_method(req), http_req_path(req)))
         answer_error(req, 403, "ForbiddenError", "proxy_refused",
                      "PROXY_ALLOW does not let this through to ComfyUI", NULL);
+    else if (admit_is_foreign_visit(api->admit, req) && !may_be_linked(http_req_path(req)))
+        answer_error(req, 403, "ForbiddenError", "origin_refused",
+                     "another site leads here: only / and /view may be linked to", NULL);
     else if (supervisor_state(api->supervisor) != SUPERVISOR_READY)
         proxy_answer_not_ready(api, req);
     else if (wants_tunnel(req))

@@ -18,6 +18,9 @@ struct proxy {
 
 /* Path and query as they go on; empty for "*". */
 struct slice proxy_target(struct http_req *req);
+/* The headers that go on, added to `ret`. ERR_TOO_LARGE: more than a list takes. */
+enum err_code proxy_headers(struct api *api, struct http_req *req,
+                            struct http_headers *ret) MUST_CHECK;
 /* ComfyUI cannot answer: a page that asks again by itself for browsers, 503 in JSON for programs.
  */
 void proxy_answer_not_ready(struct api *api, struct http_req *req);

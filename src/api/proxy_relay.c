@@ -235,7 +235,7 @@ void proxy_relay(struct api *api, struct http_req *req)
     http_req_set_data(req, r);
     http_on_abort(req, relay_on_abort);
     http_on_drain(req, relay_on_drain);
-    if (http_relay_request(http_req_head(req), http_req_peer(req), &r->headers) == ERR_OK) {
+    if (proxy_headers(api, req, &r->headers) == ERR_OK) {
         relay_begin(r);
     } else {
         answer_error(req, 431, "RequestParamsError", "too_many_headers", "too many headers", NULL);

@@ -2,7 +2,7 @@
 
 #include "http_msg.h"
 
-enum { PATH_MAX_BYTES = 8 * 1024 };
+enum { PATH_MAX_BYTES = HTTP_TARGET_MAX };
 
 /* A pattern that ends in '*' matches all that begins like it. */
 static const char *const ui_writes[] = {
@@ -27,13 +27,12 @@ static bool matches(struct slice path, const char *const *patterns, size_t count
     return false;
 }
 
-/* No segment but the last is empty, none is "." or "..", and nothing that some server takes for a
- * slash. */
+/* No segment but the last is empty, none is "." or "..", and there is no backslash, which some
+ * servers take for a slash. */
 static bool is_plain(struct slice path)
 {
     const char *end = path.ptr + path.len;
-    if (path.len == 0 || path.ptr[0] != '/' || memchr(path.ptr, '\\', path.len) != NULL ||
-        memchr(path.ptr, '\0', path.len) != NULL)
+    if (path.len == 0 || path.ptr[0] != '/' || memchr(path.ptr, '\\', path.len) != NULL)
         return false;
     for (const char *at = path.ptr + 1; at < end;) {
         const char *slash = memchr(at, '/', (size_t)(end - at));
@@ -52,16 +51,43 @@ static struct slice without(struct slice path, struct slice prefix)
     return path;
 }
 
-static bool ui_allows(struct slice method, struct slice path)
+/* As often as it is in front: a node's own /api/manager is behind two of them. */
+static struct slice without_all(struct slice path, struct slice first, struct slice second)
+{
+    struct slice bare = without(without(path, first), second);
+    return bare.len < path.len ? without_all(bare, first, second) : path;
+}
+
+/* /userdata/{file}/move/{to}: for ComfyUI, too, an escaped slash is part of a name. */
+static bool moves(struct slice escaped)
+{
+    const char *end = escaped.ptr + escaped.len;
+    bool found = false;
+    struct buf segment;
+    buf_init(&segment, PATH_MAX_BYTES);
+    for (const char *at = escaped.ptr; at < end && !found;) {
+        const char *slash = memchr(at, '/', (size_t)(end - at));
+        struct slice part = {at, (size_t)((slash != NULL ? slash : end) - at)};
+        buf_reset(&segment);
+        found = slash != NULL && http_percent_decode(part, &segment) == ERR_OK &&
+                slice_is(buf_slice(&segment), "move");
+        at += part.len + 1;
+    }
+    buf_done(&segment);
+    return found;
+}
+
+/* `path`: with its escapes decoded. */
+static bool ui_allows(struct slice method, struct slice path, struct slice escaped)
 {
     struct slice bare = without(path, SLICE("/api"));
-    if (!is_plain(path) || matches(without(bare, SLICE("/v2")), manages, ARRAY_LEN(manages)))
+    struct slice barest = without_all(path, SLICE("/api"), SLICE("/v2"));
+    if (!is_plain(path) || matches(barest, manages, ARRAY_LEN(manages)))
         return false;
     if (slice_is(method, "GET") || slice_is(method, "HEAD"))
         return true;
-    bool moves = slice_starts(bare, SLICE("/userdata/")) &&
-                 memmem(bare.ptr, bare.len, "/move/", strlen("/move/")) != NULL;
-    return slice_is(method, "POST") && !moves && matches(bare, ui_writes, ARRAY_LEN(ui_writes));
+    return slice_is(method, "POST") && matches(bare, ui_writes, ARRAY_LEN(ui_writes)) &&
+           !(slice_starts(bare, SLICE("/userdata/")) && moves(escaped));
 }
 
 enum proxy_allow proxy_allow_of(const char *word)
@@ -77,8 +103,8 @@ bool proxy_allows(enum proxy_allow allow, struct slice method, struct slice path
     if (allow != PROXY_UI)
         return allow == PROXY_ALL;
     buf_init(&decoded, PATH_MAX_BYTES);
-    bool allows =
-        http_percent_decode(path, &decoded) == ERR_OK && ui_allows(method, buf_slice(&decoded));
+    bool allows = http_percent_decode(path, &decoded) == ERR_OK &&
+                  ui_allows(method, buf_slice(&decoded), path);
     buf_done(&decoded);
     return allows;
 }

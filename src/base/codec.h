@@ -37,6 +37,7 @@ static inline int hex_value(char c)
         return c - 'a' + 10;
     return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
+
 /* Lower-case hex, NUL-terminated. */
 void sha256_hex(struct slice in, char ret[SHA256_TEXT + 1]);
 /* Do two texts of one length agree? Takes as long wherever they differ. */

@@ -90,8 +90,8 @@ enum err_code http_target_split(struct slice target, struct http_target *ret) MU
 /* The value of a query key, percent-decoded ('+' is a space), appended to out. ERR_NOT_FOUND;
  * ERR_INVALID for a broken escape or a NUL; ERR_TOO_LARGE past out's cap. */
 enum err_code http_query_get(struct slice query, const char *key, struct buf *out) MUST_CHECK;
-/* A part of a path, percent-decoded, appended to out. ERR_INVALID for a broken escape or a NUL;
- * ERR_TOO_LARGE past out's cap. */
+/* A path, or a part of one, percent-decoded, appended to out. ERR_INVALID for a broken escape or a
+ * NUL; ERR_TOO_LARGE past out's cap. */
 enum err_code http_percent_decode(struct slice text, struct buf *out) MUST_CHECK;
 /* RFC 3986 unreserved characters stay, all other bytes become %XX. */
 void http_percent_encode(struct buf *out, struct slice bytes);

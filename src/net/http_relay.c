@@ -36,7 +36,8 @@ static bool passes_neither_way(struct slice name)
 static bool stays_from_server(struct slice name)
 {
     return http_name_is_among(name, not_to_server, ARRAY_LEN(not_to_server)) ||
-           begins_with(name, SLICE("sec-fetch-"));
+           (begins_with(name, SLICE("sec-fetch-")) &&
+            !slice_eq_nocase(name, SLICE("sec-fetch-dest")));
 }
 
 static bool stays_from_client(struct slice name, const void *ctx)

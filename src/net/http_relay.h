@@ -6,9 +6,9 @@
  * Function Compute's gateway, and keys are among them. Towards the server: Host, Origin and
  * Sec-Fetch-*, by which a server behind a relay would take every page for a foreign one (who drops
  * them must have looked at them), Expect, which is answered here, and X-Api-Key, which is meant for
- * us. X-Forwarded-For is continued;
- * -Host and -Proto stay what a relay in front of us said, if one did. Towards the client:
- * Access-Control-*: which pages may call is decided here alone. */
+ * us. Sec-Fetch-Dest goes on: it says what for, not for whom, and ComfyUI shows an SVG to an <img>
+ * only. X-Forwarded-For is continued; -Host and -Proto stay what a relay in front of us said, if
+ * one did. Towards the client: Access-Control-*: which pages may call is decided here alone. */
 #ifndef HTTP_RELAY_H
 #define HTTP_RELAY_H
 

@@ -29,9 +29,9 @@ def upstream():
     made.close()
 
 
-def in_front_of(world, upstream, env=None):
+def in_front_of(world, upstream, env=None, name="agent"):
     """An agent that lets requests through to a server of the test's own."""
-    agent = world.agent(ready=False, url=upstream.url, env=env)
+    agent = world.agent(name, ready=False, url=upstream.url, env=env)
     until("the proxy to be open", lambda: agent.answers() and agent.get("/up").status != 503)
     return agent
 
@@ -184,6 +184,28 @@ def test_what_comfyui_would_take_for_a_foreign_page_does_not_reach_it(world):
     assert "status" in asyncio.run(connect(own))
 
 
+def test_our_key_is_not_for_comfyui(world, upstream):
+    agent = in_front_of(world, upstream, env={"API_KEY": "one, two"})
+    visit = agent.get("/ui?key=two", accept="text/html")
+    ours = visit.headers["set-cookie"].split(";")[0]
+
+    def seen(*headers):
+        connection, _ = raw(agent, "\r\n".join(["GET /x HTTP/1.1", "Host: x", *headers, "", ""]).encode(), b"}")
+        connection.close()
+        return upstream.asked[-1]
+
+    for header in ("X-Api-Key: one", "Authorization: bearer two", f"Cookie: {ours}", f"cookie: ;{ours};"):
+        asked = seen(header)
+        assert (asked.all("x-api-key"), asked.all("authorization"), asked.all("cookie")) == ([], [], []), header
+    asked = seen("Authorization: Bearer other", f"Cookie: a=b; {ours}; comfy-agents=c; d", "Cookie: e=f", f"Cookie: {ours}")
+    assert asked.all("authorization") == ["Bearer other"]
+    assert asked.all("cookie") == ["a=b; comfy-agents=c; d; e=f"]
+    asked = seen("Connection: upgrade", "Upgrade: websocket", f"Cookie: {ours}")
+    assert asked.all("upgrade") == ["websocket"] and asked.all("cookie") == []
+    in_front_of(world, upstream, name="open").get("/x", authorization="Bearer one", cookie=ours)
+    assert (upstream.asked[-1].all("authorization"), upstream.asked[-1].all("cookie")) == (["Bearer one"], [ours])
+
+
 def test_foreign_pages_reach_nothing(world):
     agent = world.agent()
     evil = {"origin": "http://evil.example"}
@@ -200,6 +222,22 @@ def test_foreign_pages_reach_nothing(world):
     assert agent.comfy.prompts == []
     assert agent.comfy.state()["ws"]["opened"] == 1  # ours
     assert agent.comfy.state()["requests"].get("GET /queue", 0) == before
+
+
+def test_a_link_of_another_site_leads_to_pages_and_pictures_only(world, upstream):
+    visit = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
+    agent = in_front_of(world, upstream)
+    for path in ("/", "/?tab=2", "/view?filename=a.png", "/api/view?filename=a.png"):
+        assert agent.get(path, **visit).status == 200, path
+    before = len(upstream.asked)
+    for path in ("/manager/reboot", "/api/manager/reboot", "/queue", "/views", "/view/", "/x/view", "/%76iew/../manager"):
+        assert agent.get(path, **visit).code == "origin_refused", path
+    assert len(upstream.asked) == before
+    assert agent.get("/manager/reboot", **{**visit, "sec-fetch-site": "same-site"}).status == 200
+    assert agent.get("/manager/reboot", **{**visit, "sec-fetch-site": "none"}).status == 200  # typed in
+    for origins, headers in (("*", {}), ("https://a.example", {"origin": "https://a.example"})):
+        friend = in_front_of(world, upstream, name=f"friend{len(headers)}", env={"ALLOW_ORIGINS": origins})
+        assert friend.get("/queue", **visit, **headers).status == 200
 
 
 def test_the_key_is_over_the_proxy_too(world):
@@ -456,6 +494,7 @@ def test_what_it_died_of_is_on_the_page(world):
 UI = [("GET", "/queue"), ("GET", "/api/queue"), ("POST", "/prompt"), ("POST", "/api/prompt"), ("POST", "/queue"),
       ("POST", "/interrupt"), ("POST", "/history"), ("POST", "/free"), ("POST", "/upload/image"), ("HEAD", "/"),
       ("POST", "/api/upload/mask"), ("POST", "/userdata/workflows%2Fa.json"), ("POST", "/api/settings/a.b"),
+      ("POST", "/userdata/workflows%2Fmove%2Fa.json"), ("GET", "/userdata/a/move/b"), ("GET", "/api/apis"),
       ("POST", "/api/jobs/x/cancel"), ("GET", "/managers"), ("GET", "/extensions/manager/x.js")]
 NOT_UI = [("GET", "/manager/reboot"), ("GET", "/api/manager/reboot"), ("GET", "/v2/manager/queue/start"),
           ("GET", "/api/v2/customnode/getlist"), ("POST", "/customnode/install"), ("GET", "/externalmodel/getlist"),
@@ -463,7 +502,10 @@ NOT_UI = [("GET", "/manager/reboot"), ("GET", "/api/manager/reboot"), ("GET", "/
           ("GET", "/x/../manager/reboot"), ("GET", "/x/%2e%2e/manager/reboot"), ("GET", "/./manager/reboot"),
           ("GET", "/snapshot/restore"), ("DELETE", "/userdata/a.json"), ("DELETE", "/queue"),
           ("POST", "/userdata/a/move/b"), ("POST", "/users"), ("PUT", "/prompt"), ("PATCH", "/internal/logs/subscribe"),
-          ("GET", "/x%zz"), ("GET", "/x\\..\\manager")]
+          ("GET", "/x%zz"), ("GET", "/x%"), ("GET", "/x%4"), ("GET", "/x\\..\\manager"), ("GET", "/x%5c..%5cmanager"),
+          ("GET", "/manager%00"), ("GET", "/api%2fmanager/reboot"), ("GET", "/x%2f%2e%2e%2fmanager"),
+          ("GET", "/api/api/manager/reboot"), ("GET", "/v2/api/manager/reboot"), ("GET", "/api/v2/api/v2/manager/x"),
+          ("POST", "/userdata/a%2Fb/m%6Fve/c"), ("POST", "/api/userdata/a/move/b")]
 
 
 def test_ui_is_what_pages_need_and_nothing_that_manages(world, upstream):

@@ -49,6 +49,7 @@ static void what_says_where_it_came_from_is_taken_off_and_put_on(void **state)
                                            {"Origin", "http://pictures.example"},
                                            {"Sec-Fetch-Site", "same-origin"},
                                            {"sec-fetch-mode", "cors"},
+                                           {"Sec-Fetch-Dest", "image"},
                                            {"X-Fc-Access-Key-Secret", "s"},
                                            {"X-Api-Key", "k"},
                                            {"x-fc-request-id", "1"},
@@ -57,7 +58,7 @@ static void what_says_where_it_came_from_is_taken_off_and_put_on(void **state)
                                            {NULL, NULL}};
     (void)state;
     relay_request(asked);
-    assert_out("Accept: */*\nCookie: a=b\nx-forwarded-for: 10.0.0.7\n"
+    assert_out("Sec-Fetch-Dest: image\nAccept: */*\nCookie: a=b\nx-forwarded-for: 10.0.0.7\n"
                "x-forwarded-host: pictures.example\nx-forwarded-proto: http\n");
 }
 
