@@ -12,6 +12,8 @@ import subprocess
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 RELEASE = "bookworm"
+# Of mounts and processes: what is mounted or started inside ends with it.
+NAMESPACES = ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--"]
 
 
 def why_not():
@@ -20,8 +22,9 @@ def why_not():
         return "only root can make a bare system"
     if shutil.which("debootstrap", path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
         return "there is no debootstrap"
-    if subprocess.run(["unshare", "--mount", "true"], capture_output=True).returncode != 0:
-        return "nothing can be mounted here, as debootstrap must"
+    done = subprocess.run([*NAMESPACES, "mount", "-t", "proc", "proc", "/proc"], capture_output=True, text=True)
+    if done.returncode != 0:
+        return f"nothing can be mounted here for a bare system: {done.stderr.strip()}"
     if not suites():
         return f"apt knows no Debian {RELEASE} here: apt-get update"
     return None
@@ -33,6 +36,13 @@ def suites():
                             "Origin: Debian", "Component: main"], capture_output=True, text=True)
     found = {tuple(line.split()) for line in asked.stdout.splitlines()}
     return sorted(pair for pair in found if pair[0].split("-")[0] == RELEASE)
+
+
+def apt_proxy():
+    """{"http_proxy": …}, if only apt knows of one: debootstrap does not ask apt."""
+    asked = subprocess.run(["apt-config", "--format", "%v%n", "dump", "Acquire::http::Proxy"], capture_output=True,
+                           text=True, check=True).stdout.strip()
+    return {"http_proxy": asked} if asked else {}
 
 
 def base():
@@ -47,7 +57,7 @@ def base():
             shutil.rmtree(made, ignore_errors=True)
             mirror = dict(suites())[RELEASE]
             done = subprocess.run(["debootstrap", "--variant=minbase", RELEASE, made, mirror], capture_output=True,
-                                  text=True, env=dict(os.environ, PATH="/usr/sbin:/usr/bin:/sbin:/bin"))
+                                  text=True, env={**apt_proxy(), **os.environ, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
             assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
             subprocess.run(["tar", "-C", made, "--one-file-system", "-cf", folder / "part", "."], check=True)
             shutil.rmtree(made)
@@ -80,10 +90,8 @@ class System:
             shutil.copy(f"/etc/{name}", self.root / "etc" / name)
 
     def argv(self, command):
-        """In namespaces of mounts and processes of its own: no mount and no process outlives it."""
         script = 'mount -t proc proc "$0/proc" && mount --rbind /dev "$0/dev" && exec chroot "$0" "$@"'
-        return ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--",
-                "sh", "-c", script, str(self.root), *command]
+        return [*NAMESPACES, "sh", "-c", script, str(self.root), *command]
 
     def env(self, extra):
         return {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root",

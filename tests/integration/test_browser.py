@@ -19,7 +19,7 @@ BROWSER = ROOT / "tests" / "browser"
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("node") is None, reason="there is no node"),
-    pytest.mark.skipif(not pathlib.Path("/usr/bin/chromium").exists(), reason="there is no chromium"),
+    pytest.mark.skipif(not pathlib.Path("/usr/bin/chromium-headless-shell").exists(), reason="there is no chromium"),
     pytest.mark.skipif(not (BROWSER / "node_modules").is_dir(), reason="npm ci has not been run in tests/browser"),
 ]
 

@@ -363,8 +363,8 @@ def test_a_run_ends_before_the_platform_kills_it(world, make_fc):
 
 
 def test_a_comfyui_that_does_not_stop_holds_up_no_end(world, make_fc):
-    fc = make_fc(comfy=world.comfyui(), timeout=4)
-    fc_id = send(fc, {"1": node("TestHang", ms=8000)})
+    fc = make_fc(comfy=world.comfyui(), timeout=8)
+    fc_id = send(fc, {"1": node("TestHang", ms=16000)})
     assert end_of(fc, fc_id)[:2] == ("Succeeded", 504)
     assert fc.count["timeouts"] == 0 and fc.count["delivered"] == 1
     assert world.document(f"{fc_id}~task")["error"]["code"] == "run_timeout"

@@ -216,10 +216,11 @@ def test_a_prompt_that_somebody_else_deletes_from_the_queue_is_missed(served, ta
     assert other.status == 200
     waiting = in_background(served.run, picture(), task)
 
-    def pending():
-        return ask_comfy(served, "GET", "/queue").json["queue_pending"]
+    def waits_behind_it():
+        queue = ask_comfy(served, "GET", "/queue").json
+        return queue["queue_running"] and queue["queue_pending"]
 
-    until("it to be in ComfyUI's queue", pending)
+    until("it to be in ComfyUI's queue", waits_behind_it)
     assert ask_comfy(served, "POST", "/queue", {"clear": True}).status == 200
     until("the other to be over", lambda: other.json["prompt_id"] in ask_comfy(served, "GET", "/history").json)
     reply = waiting.result()

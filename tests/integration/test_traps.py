@@ -621,7 +621,8 @@ def test_16_cancelling_never_interrupts_another_prompt(both):
     until("it to run", lambda: running(agent, "u"))
     agent.ask("DELETE", "/api/tasks/u")
     assert waiting.result().code == "cancelled"
-    names = {interrupt["prompt_id"] for interrupt in comfy.state()["interrupts"]}
+    interrupts = until("it to be interrupted", lambda: comfy.state()["interrupts"])
+    names = {interrupt["prompt_id"] for interrupt in interrupts}
     assert names == {agent.record("u").json["prompt_id"] if both.age == "0.33.0" else None}
 
 

@@ -130,17 +130,27 @@ export class World {
     world.exited.then(() => {
       isGone = true;
     });
-    await until('the agent to answer', async () => isGone || (await world.ask(first)).status === 200);
-    if (isGone && again > 0) {
-      world.wire.end();
-      return World.start(env, again - 1);
+    try {
+      await until('the agent to answer', async () => isGone || (await world.ask(first)).status === 200);
+      if (isGone && again > 0) {
+        world.wire.end();
+        return World.start(env, again - 1);
+      }
+      await world.launch();
+    } catch (error) {
+      await world.close(); // or node would wait for the agent
+      throw error;
     }
-    world.browser = await chromium.launch({
-      executablePath: process.env.CHROMIUM || '/usr/bin/chromium',
+    return world;
+  }
+
+  async launch() {
+    this.browser = await chromium.launch({
+      executablePath: process.env.CHROMIUM || '/usr/bin/chromium-headless-shell',
+      timeout: PATIENCE_MS,
       args: ['--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking',
         '--disable-component-update', '--disable-sync'],
     });
-    return world;
   }
 
   // Past the wire.
@@ -199,7 +209,7 @@ export class World {
   }
 
   async close() {
-    await this.browser.close();
+    await this.browser?.close();
     this.wire.end();
     this.agent.kill('SIGTERM');
     const code = await this.exited;
