@@ -1,8 +1,8 @@
 #!/usr/bin/python3
 """./dev bench [--quick] [--rounds N] [--out FILE]: how fast it is, and how little it takes, as ratios
 against something that does as much of the same in the same run: nginx, where a file or a server is
-passed on, and a client without an agent ("direct"), where a prompt is run. Who of both goes first
-alternates; a figure is the median of the rounds, or of the turns of all rounds, (least–most).
+passed on, and a client without an agent ("direct") and one that only makes an agent's requests and files
+("bare": bare_agent.c), where a prompt is run. Who of them goes first alternates; a figure is the median of the rounds, or of the turns of all rounds, (least–most).
 
 Behind all of them stands a ComfyUI that takes no time (fake_comfy.c), in front of them a generator of
 load (load.c). Everything lies in one temporary directory, in memory where there is /dev/shm, listens on
@@ -331,23 +331,45 @@ def status(lab):
                             path=f"/api/status?id=status-{nodes}", expect=f'"{nodes}":')
 
 
+@contextlib.contextmanager
+def bare_agent(lab):
+    """What a run takes at least: its requests, hops and files (bare_agent.c)."""
+    folder = lab.directory / f"bare{lab.round}"
+    folder.mkdir()
+    with open(lab.directory / "bare.log", "wb") as log:
+        process = Process([lab.build / "tests/bench/bare_agent", lab.comfy, folder], stdout=subprocess.PIPE, stderr=log,
+                          text=True)
+    try:
+        process.port = int(process.child.stdout.readline())
+        until("the bare agent to be ready", lambda: answers(process, "/", 200))
+        yield process
+    finally:
+        process.stop()
+
+
 def runs(lab):
     graph = prompt(10)
     said = lab.load(lab.comfy, path="/system_stats", count=100 if lab.quick else 5000, warmup=20)
     lab.note("to compare: one request and its answer between two processes, p50", "ms", "agent", said["p50_us"] / 1e3)
-    with lab.agent(MAX_CONCURRENCY="64", MAX_QUEUE="1024") as agent:
+    with lab.agent(MAX_CONCURRENCY="64", MAX_QUEUE="1024") as agent, bare_agent(lab) as bare:
+        processes = {"agent": agent, "bare": bare}
         for n, count in ((1, 300), (4, 600), (16, 800), (64, 960)):
             count, warmup, p50 = count // 15 if lab.quick else count, max(20, 2 * n), {}
             line = f"run, {n} at once"
-            for who, port in lab.sides(agent=agent.port, direct=lab.comfy):
-                cpu = agent.cpu_us()
+            for who, port in lab.sides(agent=agent.port, direct=lab.comfy, bare=bare.port):
+                process = processes.get(who)
+                cpu = process.cpu_us() if process else 0
                 said = lab.run(who, port, graph, connections=n, count=count, warmup=warmup)
                 p50[who] = said["p50_us"] / 1e3
-                lab.note(f"{line}: rate", "1/s", who, said["rate"], "direct")
-                lab.note(f"{line}: p99", "ms", who, said["p99_us"] / 1e3, "direct")
-                if who == "agent":
-                    lab.note(f"{line}: processor time a run", "µs", who, (agent.cpu_us() - cpu) / (count + warmup))
-            lab.note(f"{line}: p50, added to direct", "ms", "agent", p50["agent"] - p50["direct"])
+                if who != "bare":
+                    lab.note(f"{line}: rate", "1/s", who, said["rate"], "direct")
+                    lab.note(f"{line}: p99", "ms", who, said["p99_us"] / 1e3, "direct")
+                if process:
+                    lab.note(f"{line}: rate, beside the bare hops", "1/s", who, said["rate"], "bare")
+                    lab.note(f"{line}: processor time a run", "µs", who, (process.cpu_us() - cpu) / (count + warmup),
+                             "bare")
+            for who in processes:
+                lab.note(f"{line}: p50, added to direct", "ms", who, p50[who] - p50["direct"], "bare")
 
 
 def proxy(lab):
