@@ -229,7 +229,9 @@ static struct slice last_segment(struct slice path)
 }
 
 /* A page's own address without the key, which would stay in histories and logs otherwise. It is a
- * relative one, because somebody's proxy may have us below a path of its own. */
+ * relative one, because somebody's proxy may have us below a path of its own. Who was led here by
+ * another site's page stays so over a redirect, and would not send the cookie: a page of ours sends
+ * him on. */
 static void answer_with_cookie(struct http_req *req, struct slice key)
 {
     char digest[SHA256_TEXT + 1];
@@ -237,16 +239,18 @@ static void answer_with_cookie(struct http_req *req, struct slice key)
     struct buf location;
     struct http_headers headers;
     cookie_of(key, digest);
+    bool is_led = is_cross_site(req);
     buf_init(&location, SIZE_MAX);
-    buf_adds(&location, "./");
+    buf_adds(&location, is_led ? "0; url=./" : "./");
     buf_add(&location, last_segment(http_req_path(req)));
     (void)snprintf(cookie, sizeof(cookie),
                    ADMIT_COOKIE "=%s; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000", digest);
     http_headers_init(&headers);
     ASSERT(http_headers_add(&headers, SLICE("set-cookie"), slice_of(cookie)) == ERR_OK);
-    if (http_headers_add(&headers, SLICE("location"), buf_slice(&location)) == ERR_OK &&
+    if (http_headers_add(&headers, is_led ? SLICE("refresh") : SLICE("location"),
+                         buf_slice(&location)) == ERR_OK &&
         http_headers_add(&headers, SLICE("cache-control"), SLICE("no-store")) == ERR_OK)
-        http_respond(req, 303, NULL, SLICE_EMPTY, &headers);
+        http_respond(req, is_led ? 200 : 303, is_led ? "text/html" : NULL, SLICE_EMPTY, &headers);
     else
         answer_error(req, 400, "RequestParamsError", "bad_path", "the path is not usable", NULL);
     http_headers_done(&headers);
@@ -318,17 +322,22 @@ static bool is_cookie(struct slice name, const void *ctx)
     return slice_eq_nocase(name, SLICE("cookie"));
 }
 
-static void add_other_cookies(struct slice cookies, struct buf *out)
+/* Is ours among them? */
+static bool add_other_cookies(struct slice cookies, struct buf *out)
 {
+    bool found = false;
     while (cookies.len > 0) {
         struct slice cookie = next_of(&cookies, ';');
         struct slice value = cookie;
-        if (cookie.len == 0 || slice_is(next_of(&value, '='), ADMIT_COOKIE))
+        bool is_ours = slice_is(next_of(&value, '='), ADMIT_COOKIE);
+        found = found || is_ours;
+        if (cookie.len == 0 || is_ours)
             continue;
         if (out->len > 0)
             buf_adds(out, "; ");
         buf_add(out, cookie);
     }
+    return found;
 }
 
 static enum err_code take_cookie(struct http_headers *headers)
@@ -336,12 +345,15 @@ static enum err_code take_cookie(struct http_headers *headers)
     struct slice name = SLICE("cookie");
     struct buf others;
     enum err_code code = ERR_OK;
-    if (!http_headers_has(headers, "cookie"))
-        return ERR_OK;
+    bool found = false;
     buf_init(&others, SIZE_MAX);
     for (unsigned i = http_headers_find(headers, name, 0); i < headers->count;
          i = http_headers_find(headers, name, i + 1))
-        add_other_cookies(http_headers_value(headers, i), &others);
+        found = add_other_cookies(http_headers_value(headers, i), &others) || found;
+    if (!found) {
+        buf_done(&others);
+        return ERR_OK;
+    }
     http_headers_drop(headers, is_cookie, NULL);
     if (others.len > 0)
         code = http_headers_add_known(headers, name, buf_slice(&others));
@@ -349,13 +361,21 @@ static enum err_code take_cookie(struct http_headers *headers)
     return code;
 }
 
+static bool authorizes(const struct admit *a, const struct http_headers *headers)
+{
+    struct slice name = SLICE("authorization");
+    for (unsigned i = http_headers_find(headers, name, 0); i < headers->count;
+         i = http_headers_find(headers, name, i + 1))
+        if (is_key(a, bearer_of(http_headers_value(headers, i))))
+            return true;
+    return false;
+}
+
 enum err_code admit_take_key(const struct admit *a, struct http_headers *headers)
 {
-    struct slice authorization;
     if (a->key_count == 0)
         return ERR_OK;
-    if (http_headers_get(headers, "authorization", &authorization) &&
-        is_key(a, bearer_of(authorization)))
+    if (authorizes(a, headers))
         http_headers_drop(headers, is_authorization, NULL);
     return take_cookie(headers);
 }

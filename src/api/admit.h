@@ -10,7 +10,8 @@
  * and preflights are answered here. Cross-site requests without an Origin that are no navigation
  * are refused too: the proxy takes these headers off, so ComfyUI's own guard cannot see them. Links
  * and frames of other sites lead to what we answer ourselves, where GET changes nothing; for what
- * is not ours admit_is_foreign_visit() tells them. */
+ * is not ours admit_is_foreign_visit() tells them. (Browsers say so over https and on localhost
+ * only. A site is what they take for one: another port or subdomain belongs to it.) */
 #ifndef ADMIT_H
 #define ADMIT_H
 
@@ -26,8 +27,8 @@ void admit_free(struct admit *a);
 bool admit_check(const struct admit *a, struct http_req *req, bool is_platform);
 /* Another site's page led a browser here, and ALLOW_ORIGINS is not open to all. */
 bool admit_is_foreign_visit(const struct admit *a, struct http_req *req);
-/* What opened the gate is for us alone: an Authorization that is one of our keys, and our cookie,
- * are taken out of the list. ERR_TOO_LARGE: the other cookies found no room. */
+/* What opened the gate is for us alone: Authorization, if one is a key of ours, and our cookie are
+ * taken out of the list. ERR_TOO_LARGE: the other cookies found no room. */
 enum err_code admit_take_key(const struct admit *a, struct http_headers *headers) MUST_CHECK;
 
 #endif

@@ -159,11 +159,15 @@ static void proxy_tunnel(struct api *api, struct http_req *req)
 
 /* --- links of other sites -------------------------------------------------------------------- */
 
-/* ComfyUI's pages and pictures may be linked to from anywhere. Nothing else of it: custom nodes act
- * on GET, and ComfyUI, which refuses what comes from another site, is not told that it does. */
-static bool may_be_linked(struct slice path)
+/* ComfyUI's page (not in a frame, where clicks could be caught) and pictures may be linked to from
+ * anywhere. Nothing else of it: custom nodes act on GET, and ComfyUI, which refuses what comes from
+ * another site, is not told that it does. */
+static bool may_be_linked(struct http_req *req)
 {
-    return slice_is(path, "/") || slice_is(path, "/view") || slice_is(path, "/api/view");
+    struct slice path = http_req_path(req);
+    if (slice_is(path, "/"))
+        return slice_is(header(req, "sec-fetch-dest"), "document");
+    return slice_is(path, "/view") || slice_is(path, "/api/view");
 }
 
 /* --- the interface --------------------------------------------------------------------------- */
@@ -177,9 +181,9 @@ void api_proxy(struct api *api, struct http_req *req, struct slice param)
     else if (!proxy_allows(allow, http_req_method(req), http_req_path(req)))
         answer_error(req, 403, "ForbiddenError", "proxy_refused",
                      "PROXY_ALLOW does not let this through to ComfyUI", NULL);
-    else if (admit_is_foreign_visit(api->admit, req) && !may_be_linked(http_req_path(req)))
+    else if (admit_is_foreign_visit(api->admit, req) && !may_be_linked(req))
         answer_error(req, 403, "ForbiddenError", "origin_refused",
-                     "another site leads here: only / and /view may be linked to", NULL);
+                     "another site leads here: with ALLOW_ORIGINS=* it may", NULL);
     else if (supervisor_state(api->supervisor) != SUPERVISOR_READY)
         proxy_answer_not_ready(api, req);
     else if (wants_tunnel(req))

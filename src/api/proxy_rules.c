@@ -51,11 +51,15 @@ static struct slice without(struct slice path, struct slice prefix)
     return path;
 }
 
-/* As often as it is in front: a node's own /api/manager is behind two of them. */
+/* Both, as often as they are in front: a node's own /api/manager is behind two of them. */
 static struct slice without_all(struct slice path, struct slice first, struct slice second)
 {
     struct slice bare = without(without(path, first), second);
-    return bare.len < path.len ? without_all(bare, first, second) : path;
+    while (bare.len < path.len) {
+        path = bare;
+        bare = without(without(path, first), second);
+    }
+    return path;
 }
 
 /* /userdata/{file}/move/{to}: for ComfyUI, too, an escaped slash is part of a name. */

@@ -51,6 +51,15 @@ def test_a_browser_passes_the_key_once(world):
     assert agent.get("/api/tasks?key=one").status == 200  # no browser: no detour
 
 
+def test_a_link_on_another_site_may_bring_the_key(world):
+    """The cookie is sent on only from a page of ours: a redirect would still be the other site's doing."""
+    agent = world.agent(env={"API_KEY": "one"})
+    led = agent.get("/api/tasks?key=one", accept="text/html",
+                    **{"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"})
+    assert (led.status, led.headers["refresh"], led.body) == (200, "0; url=./tasks", b"")
+    assert "location" not in led.headers and "SameSite=Strict" in led.headers["set-cookie"]
+
+
 def test_the_key_is_in_no_log(world):
     agent = world.agent(env={"API_KEY": "s3cr3t-key", "LOG_LEVEL": "debug"})
     agent.get("/api/tasks?key=s3cr3t-key")

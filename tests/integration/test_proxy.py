@@ -190,8 +190,9 @@ def test_our_key_is_not_for_comfyui(world, upstream):
     ours = visit.headers["set-cookie"].split(";")[0]
 
     def seen(*headers):
-        connection, _ = raw(agent, "\r\n".join(["GET /x HTTP/1.1", "Host: x", *headers, "", ""]).encode(), b"}")
+        connection, got = raw(agent, "\r\n".join(["GET /x HTTP/1.1", "Host: x", *headers, "", ""]).encode(), b"}")
         connection.close()
+        assert got.startswith(b"HTTP/1.1 200 "), got
         return upstream.asked[-1]
 
     for header in ("X-Api-Key: one", "Authorization: bearer two", f"Cookie: {ours}", f"cookie: ;{ours};"):
@@ -200,6 +201,12 @@ def test_our_key_is_not_for_comfyui(world, upstream):
     asked = seen("Authorization: Bearer other", f"Cookie: a=b; {ours}; comfy-agents=c; d", "Cookie: e=f", f"Cookie: {ours}")
     assert asked.all("authorization") == ["Bearer other"]
     assert asked.all("cookie") == ["a=b; comfy-agents=c; d; e=f"]
+    assert seen("X-Api-Key: two", "Authorization: Bearer other", "Authorization: Bearer one").all("authorization") == []
+    theirs = "x=" + "y" * 20_000  # too much to be there twice, which only happens beside ours
+    assert seen("X-Api-Key: one", f"Cookie:  {theirs};a;").all("cookie") == [f"{theirs};a;"]
+    refused, got = raw(agent, f"GET /x HTTP/1.1\r\nHost: x\r\nCookie: {ours}; {theirs}\r\n\r\n".encode(), b"}")
+    refused.close()
+    assert got.startswith(b"HTTP/1.1 431 ")
     asked = seen("Connection: upgrade", "Upgrade: websocket", f"Cookie: {ours}")
     assert asked.all("upgrade") == ["websocket"] and asked.all("cookie") == []
     in_front_of(world, upstream, name="open").get("/x", authorization="Bearer one", cookie=ours)
@@ -232,7 +239,11 @@ def test_a_link_of_another_site_leads_to_pages_and_pictures_only(world, upstream
     before = len(upstream.asked)
     for path in ("/manager/reboot", "/api/manager/reboot", "/queue", "/views", "/view/", "/x/view", "/%76iew/../manager"):
         assert agent.get(path, **visit).code == "origin_refused", path
+    framed = {**visit, "sec-fetch-dest": "iframe"}
+    assert agent.get("/", **framed).code == "origin_refused"
     assert len(upstream.asked) == before
+    assert agent.get("/", **{**framed, "sec-fetch-site": "same-origin"}).status == 200
+    assert agent.get("/view?filename=a.png", **framed).status == 200
     assert agent.get("/manager/reboot", **{**visit, "sec-fetch-site": "same-site"}).status == 200
     assert agent.get("/manager/reboot", **{**visit, "sec-fetch-site": "none"}).status == 200  # typed in
     for origins, headers in (("*", {}), ("https://a.example", {"origin": "https://a.example"})):
@@ -505,7 +516,7 @@ NOT_UI = [("GET", "/manager/reboot"), ("GET", "/api/manager/reboot"), ("GET", "/
           ("GET", "/x%zz"), ("GET", "/x%"), ("GET", "/x%4"), ("GET", "/x\\..\\manager"), ("GET", "/x%5c..%5cmanager"),
           ("GET", "/manager%00"), ("GET", "/api%2fmanager/reboot"), ("GET", "/x%2f%2e%2e%2fmanager"),
           ("GET", "/api/api/manager/reboot"), ("GET", "/v2/api/manager/reboot"), ("GET", "/api/v2/api/v2/manager/x"),
-          ("POST", "/userdata/a%2Fb/m%6Fve/c"), ("POST", "/api/userdata/a/move/b")]
+          ("GET", "/v2" * 2700 + "/manager/x"), ("POST", "/userdata/a%2Fb/m%6Fve/c"), ("POST", "/api/userdata/a/move/b")]
 
 
 def test_ui_is_what_pages_need_and_nothing_that_manages(world, upstream):

@@ -36,6 +36,18 @@ test('a key is asked for once, and told to developers', () => inWorld({API_KEY: 
   assert.match(await page.locator('.code').textContent(), /-H "x-api-key: \$API_KEY"/);
 }));
 
+test('a link on another site may bring the key', () => inWorld({API_KEY: 'one'}, async world => {
+  const context = await world.browser.newContext({locale: 'en-US'});
+  const page = await context.newPage();
+  await page.route('http://elsewhere.example/', route => route.fulfill({
+    contentType: 'text/html', body: `<a href="${world.address}/ui?key=one">there</a>`,
+  }));
+  await page.goto('http://elsewhere.example/');
+  await page.getByText('there').click();
+  await page.getByLabel('What should be seen').waitFor();
+  assert.equal(page.url(), `${world.address}/ui`);
+}));
+
 test('ComfyUI starts meanwhile: choices come when it is there', () => inWorld({STANDIN_BOOT_MS: '4000', NOT_READY: '1'}, async world => {
   const page = await world.page();
   await page.getByText('ComfyUI is starting').waitFor();
