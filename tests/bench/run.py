@@ -2,7 +2,8 @@
 """./dev bench [--quick] [--rounds N] [--out FILE]: how fast it is, and how little it takes, as ratios
 against something that does as much of the same in the same run: nginx, where a file or a server is
 passed on, and a client without an agent ("direct") and one that only makes an agent's requests and files
-("bare": bare_agent.c), where a prompt is run. Who of them goes first alternates; a figure is the median of the rounds, or of the turns of all rounds, (least–most).
+("bare": bare_agent.c), where a prompt is run. Who of them goes first alternates; a figure is the median of
+the rounds, or of the turns of all rounds, (least–most).
 
 Behind all of them stands a ComfyUI that takes no time (fake_comfy.c), in front of them a generator of
 load (load.c). Everything lies in one temporary directory, in memory where there is /dev/shm, listens on
@@ -369,7 +370,7 @@ def runs(lab):
                     lab.note(f"{line}: processor time a run", "µs", who, (process.cpu_us() - cpu) / (count + warmup),
                              "bare")
             for who in processes:
-                lab.note(f"{line}: p50, added to direct", "ms", who, p50[who] - p50["direct"], "bare")
+                lab.note(f"{line}: p50, added to direct", "ms", who, p50[who] - p50["direct"])
 
 
 def proxy(lab):
@@ -438,8 +439,8 @@ def row(name, line):
     """And whether all of it was measured."""
     agent, beside = line["who"].get("agent"), line["beside"]
     ratio, other = "", ""
-    if beside is None and "nginx" in line["who"]:
-        other = f"nginx: {cell(line['who']['nginx'])}"
+    if beside is None:  # no ratio: it may be of nothing
+        other = ", ".join(f"{who}: {cell(figures)}" for who, figures in line["who"].items() if who != "agent")
     elif beside == "nginx" and NGINX is None:
         other = NO_NGINX
     elif beside is not None:

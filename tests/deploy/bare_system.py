@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -40,9 +41,10 @@ def suites():
 
 def apt_proxy():
     """{"http_proxy": …}, if only apt knows of one: debootstrap does not ask apt."""
-    asked = subprocess.run(["apt-config", "--format", "%v%n", "dump", "Acquire::http::Proxy"], capture_output=True,
-                           text=True, check=True).stdout.strip()
-    return {"http_proxy": asked} if asked else {}
+    asked = subprocess.run(["apt-config", "shell", "P", "Acquire::http::Proxy"], capture_output=True, text=True,
+                           check=True).stdout
+    proxy = "".join(shlex.split(asked)).removeprefix("P=")
+    return {} if proxy in ("", "DIRECT", "false") else {"http_proxy": proxy}
 
 
 def base():

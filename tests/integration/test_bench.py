@@ -15,6 +15,7 @@ NUMBER = re.compile(r"-?[\d,]+(\.\d+)?(e[+-]\d+)?")
 pytestmark = pytest.mark.skipif(not (BUILD / "tests/bench/load").exists(), reason="this build has no benchmark")
 
 
+@pytest.mark.long
 def test_every_line_has_its_figure(tmp_path):
     table = tmp_path / "table.md"
     done = subprocess.run([PYTHON, ROOT / "tests/bench/run.py", "--quick", "--build", BUILD, "--out", table],
@@ -27,7 +28,7 @@ def test_every_line_has_its_figure(tmp_path):
         assert NUMBER.fullmatch(agent), (name, agent)
         if beside and beside != "nginx is not installed":
             assert NUMBER.fullmatch(beside.split(": ")[1]), (name, beside)
-            assert NUMBER.fullmatch(ratio) or name.startswith("idle: "), (name, ratio)
+            assert NUMBER.fullmatch(ratio) or name.startswith("idle: ") or name.endswith(": p50, added to direct"), name
     if done.returncode == 77:
         pytest.skip("nginx is not installed: what is compared with it was not measured")
 

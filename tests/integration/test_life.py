@@ -95,6 +95,7 @@ def test_a_run_that_does_not_end_in_time_is_recorded_as_stopped(world):
     assert not group(pgid)
 
 
+@pytest.mark.long
 def test_a_store_that_hangs_at_the_end_costs_no_caller_his_result(world):
     agent = world.agent(env={"STORE_URL": "mem:?delay_ms=8000", "DRAIN_TIMEOUT": "500ms"})
     waiting = later(agent.run, image_prompt(), "t")
@@ -129,6 +130,7 @@ def test_a_comfyui_that_ignores_signals_is_ended_all_the_same(world):
     assert not group(pgid)
 
 
+@pytest.mark.long
 def test_a_stop_that_hangs_is_given_up(world):
     agent = world.agent(env={"DRAIN_TIMEOUT": "1s"})
     (guard,) = map(int, pathlib.Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text().split())
@@ -174,6 +176,7 @@ def test_a_comfyui_that_starts_too_slowly_is_503(world):
     until("it to be started again", lambda: agent.get("/readyz").json["comfyui"]["restarts"] > 0)
 
 
+@pytest.mark.long
 def test_a_comfyui_that_exits_again_and_again_is_given_up(world):
     rules = json.dumps({"at": "boot", "do": "exit", "code": 3, "times": 0})
     agent = world.agent(ready=False, comfy_env={"STANDIN_MISBEHAVE": rules})

@@ -305,6 +305,7 @@ def test_who_looks_on_takes_nothing_over(world):
     assert again.result().status == run.result().status == 200
 
 
+@pytest.mark.long
 def test_a_quiet_stream_is_kept_awake(world):
     agent = world.agent()
     run = later(agent.run, sleep_prompt(17000), "t")

@@ -287,6 +287,7 @@ def test_the_queue_is_garbage_for_a_while(both):
     assert len(agent.comfy.prompts) == 1
 
 
+@pytest.mark.long
 def test_history_and_queue_are_garbage_for_good(world):
     """It cannot be told how it ended, and that is what is said."""
     agent = world.agent()

@@ -380,6 +380,7 @@ def watch(attached, clients, killer):
                 raise thread.failure
 
 
+@pytest.mark.long
 def test_nothing_is_lost_whoever_dies(world):
     random.seed(os.environ.get("SOAK_SEED"))
     attached = Attached(world)

@@ -70,6 +70,7 @@ def test_one_id_sent_to_two_agents_at_once_is_one_prompt(world, database):
     assert len(comfy.prompts) == 100
 
 
+@pytest.mark.long
 def test_an_end_that_others_see_is_not_denied_by_its_owner(world, database):
     """It is stored, and the answer that says so is on its way."""
     way = database.behind_proxy()
@@ -154,6 +155,7 @@ def test_a_restart_during_32_running_tasks_loses_none(world, database):
     assert len(comfy.prompts) == 32, "each is known"
 
 
+@pytest.mark.long
 def test_without_a_database_runs_go_on_and_say_so(world, database):
     agent = world.agent()
     assert agent.run(image_prompt(1), "before").headers["task-stored"] is None
@@ -173,6 +175,7 @@ def test_without_a_database_runs_go_on_and_say_so(world, database):
     assert "comfy_agent_store_up 1" in agent.get("/metrics").body.decode()
 
 
+@pytest.mark.long
 def test_a_database_that_is_not_there_at_the_start(world, database):
     database.kill()
     agent = world.agent(ready=False)
@@ -183,6 +186,7 @@ def test_a_database_that_is_not_there_at_the_start(world, database):
     assert database.document("t~task")["status"] == "succeeded"
 
 
+@pytest.mark.long
 def test_a_database_that_hangs_holds_nothing_up(world, database):
     agent = world.agent()
     assert agent.run(image_prompt(1), "before").status == 200
@@ -236,6 +240,7 @@ def test_on_a_bad_network_nothing_is_lost_and_nothing_runs_twice(world, database
         assert database.document(f"t{n}~end.1")["status"] == "succeeded"
 
 
+@pytest.mark.long
 def test_a_black_hole_is_noticed_and_left(world, database):
     proxy = database.behind_proxy()
     agent = world.agent()
@@ -253,6 +258,7 @@ def test_a_black_hole_is_noticed_and_left(world, database):
 # --- secrets -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_no_secret_is_said(world, database):
     agent = world.agent(env={"LOG_LEVEL": "debug"})
     wrong = world.agent("wrong", ready=False, env={

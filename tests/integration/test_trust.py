@@ -267,6 +267,7 @@ def test_an_owner_that_thaws_and_still_is_one_lists_nothing_older(world):
         assert (task["status"], task["rev"] >= rev) == ("running", True)
 
 
+@pytest.mark.long
 def test_a_list_does_not_wait_for_an_end_that_is_slowly_stored(world):
     """Each operation takes so long that the page, that end and its record would be too much for one answer."""
     agent = world.agent(env={"STORE_URL": "mem:?delay_ms=4500"})
@@ -383,6 +384,7 @@ def test_an_end_is_told_when_it_is_stored(world):
     assert [each.result() > answered - 0.5 for each in first] == [True] * 4
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("store", [None, "mem:?delay_ms=300"])
 @pytest.mark.parametrize("steps, ms", [(3, 10), (60, 30)])
 def test_what_is_told_never_goes_back(world, store, steps, ms):

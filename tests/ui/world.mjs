@@ -138,7 +138,9 @@ export class World {
       }
       await world.launch();
     } catch (error) {
-      await world.close(); // or node would wait for the agent
+      await world.close().catch(other => { // or node would wait for the agent
+        error.message += `\n${other.message}`;
+      });
       throw error;
     }
     return world;
