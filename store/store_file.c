@@ -28,7 +28,7 @@
 enum {
     THREADS_DEFAULT = 1,
     THREADS_MAX = 8,
-    OPS_A_THREAD = 4, /* one that it does, others that are ready for it */
+    OPS_A_THREAD = 8, /* one that it does, others that are ready for it: it sleeps less often */
     DIR_MAX = 2048,
 };
 
