@@ -28,7 +28,8 @@
 enum {
     THREADS_DEFAULT = 1,
     THREADS_MAX = 8,
-    OPS_A_THREAD = 8, /* one that it does, others that are ready for it: it sleeps less often */
+    OPS_A_THREAD = 8, /* one that it does, others that are ready for it, lest it sleep between
+                         them. What is more urgent, an end, waits for these; what hangs, too */
     DIR_MAX = 2048,
 };
 

@@ -229,32 +229,57 @@ static struct slice last_segment(struct slice path)
 }
 
 /* A page's own address without the key, which would stay in histories and logs otherwise. It is a
- * relative one, because somebody's proxy may have us below a path of its own. Who was led here by
- * another site's page stays so over a redirect, and would not send the cookie: a page of ours sends
- * him on. */
+ * relative one, because somebody's proxy may have us below a path of its own. */
+static void add_own_address(struct http_req *req, struct buf *out)
+{
+    struct buf query;
+    buf_init(&query, SIZE_MAX);
+    http_query_without(http_req_query(req), "key", &query);
+    buf_adds(out, "./");
+    buf_add(out, last_segment(http_req_path(req)));
+    if (query.len > 0)
+        buf_adds(out, "?");
+    buf_add(out, buf_slice(&query));
+    buf_done(&query);
+}
+
+/* Not from a link of another site. Browsers say so over https and on localhost only. */
+static bool is_own_visit(struct http_req *req)
+{
+    struct slice site = header(req, "sec-fetch-site");
+    return slice_is(site, "none") || slice_is(site, "same-origin") || slice_is(site, "same-site");
+}
+
+/* Whom another site's page has led here stays led by it over a redirect, and would not send the
+ * cookie: a page of ours sends him on. Its address has the key, and is nobody's referrer. */
 static void answer_with_cookie(struct http_req *req, struct slice key)
 {
+    static const char page[] = "<!doctype html>\n<title>comfy-agent</title>\n"
+                               "<p>The key is known. Reload without it in the address.\n";
     char digest[SHA256_TEXT + 1];
     char cookie[SHA256_TEXT + 128];
-    struct buf location;
+    struct buf address;
     struct http_headers headers;
     cookie_of(key, digest);
-    bool is_led = is_cross_site(req);
-    buf_init(&location, SIZE_MAX);
-    buf_adds(&location, is_led ? "0; url=./" : "./");
-    buf_add(&location, last_segment(http_req_path(req)));
+    bool redirects = is_own_visit(req);
+    buf_init(&address, SIZE_MAX);
+    buf_adds(&address, redirects ? "" : "0; url=");
+    add_own_address(req, &address);
     (void)snprintf(cookie, sizeof(cookie),
                    ADMIT_COOKIE "=%s; Path=/; HttpOnly; SameSite=Strict; Max-Age=2592000", digest);
     http_headers_init(&headers);
-    ASSERT(http_headers_add(&headers, SLICE("set-cookie"), slice_of(cookie)) == ERR_OK);
-    if (http_headers_add(&headers, is_led ? SLICE("refresh") : SLICE("location"),
-                         buf_slice(&location)) == ERR_OK &&
-        http_headers_add(&headers, SLICE("cache-control"), SLICE("no-store")) == ERR_OK)
-        http_respond(req, is_led ? 200 : 303, is_led ? "text/html" : NULL, SLICE_EMPTY, &headers);
-    else
+    ASSERT(http_headers_add(&headers, SLICE("set-cookie"), slice_of(cookie)) == ERR_OK &&
+           http_headers_add(&headers, SLICE("cache-control"), SLICE("no-store")) == ERR_OK &&
+           http_headers_add(&headers, SLICE("referrer-policy"), SLICE("no-referrer")) == ERR_OK);
+    if (http_headers_add(&headers, redirects ? SLICE("location") : SLICE("refresh"),
+                         buf_slice(&address)) != ERR_OK)
         answer_error(req, 400, "RequestParamsError", "bad_path", "the path is not usable", NULL);
+    else if (redirects)
+        http_respond(req, 303, NULL, SLICE_EMPTY, &headers);
+    else
+        http_respond(req, 200, "text/html; charset=utf-8", slice_of(page), &headers);
     http_headers_done(&headers);
-    buf_done(&location);
+    buf_done(&address);
 }
 
 static bool is_navigation(struct http_req *req)

@@ -322,21 +322,44 @@ static bool query_key_is(struct slice encoded, const char *key)
     return same;
 }
 
+/* Takes the first pair of a query that is not empty, and its two halves. */
+static struct slice query_next(struct slice *query, struct slice *ret_name, struct slice *ret_value)
+{
+    const char *end = memchr(query->ptr, '&', query->len);
+    struct slice pair = {query->ptr, end != NULL ? (size_t)(end - query->ptr) : query->len};
+    const char *equals = memchr(pair.ptr, '=', pair.len);
+    size_t name_len = equals != NULL ? (size_t)(equals - pair.ptr) : pair.len;
+    size_t value_at = equals != NULL ? name_len + 1 : pair.len;
+    size_t used = end != NULL ? pair.len + 1 : pair.len;
+    *ret_name = (struct slice){pair.ptr, name_len};
+    *ret_value = (struct slice){pair.ptr + value_at, pair.len - value_at};
+    *query = (struct slice){query->ptr + used, query->len - used};
+    return pair;
+}
+
 enum err_code http_query_get(struct slice query, const char *key, struct buf *out)
 {
+    struct slice name, value;
     while (query.len > 0) {
-        const char *end = memchr(query.ptr, '&', query.len);
-        size_t len = end != NULL ? (size_t)(end - query.ptr) : query.len;
-        const char *equals = memchr(query.ptr, '=', len);
-        size_t name_len = equals != NULL ? (size_t)(equals - query.ptr) : len;
-        if (query_key_is((struct slice){query.ptr, name_len}, key)) {
-            size_t skip = equals != NULL ? name_len + 1 : len;
-            return query_decode((struct slice){query.ptr + skip, len - skip}, out);
-        }
-        size_t skip = end != NULL ? len + 1 : len;
-        query = (struct slice){query.ptr + skip, query.len - skip};
+        (void)query_next(&query, &name, &value);
+        if (query_key_is(name, key))
+            return query_decode(value, out);
     }
     return ERR_NOT_FOUND;
+}
+
+void http_query_without(struct slice query, const char *key, struct buf *out)
+{
+    const char *separator = "";
+    struct slice name, value;
+    while (query.len > 0) {
+        struct slice pair = query_next(&query, &name, &value);
+        if (query_key_is(name, key))
+            continue;
+        buf_adds(out, separator);
+        buf_add(out, pair);
+        separator = "&";
+    }
 }
 
 void http_percent_encode(struct buf *out, struct slice bytes)

@@ -90,6 +90,8 @@ enum err_code http_target_split(struct slice target, struct http_target *ret) MU
 /* The value of a query key, percent-decoded ('+' is a space), appended to out. ERR_NOT_FOUND;
  * ERR_INVALID for a broken escape or a NUL; ERR_TOO_LARGE past out's cap. */
 enum err_code http_query_get(struct slice query, const char *key, struct buf *out) MUST_CHECK;
+/* The query without that key, however often it is there, appended to out; else as it was. */
+void http_query_without(struct slice query, const char *key, struct buf *out);
 /* A path, or a part of one, percent-decoded, appended to out. ERR_INVALID for a broken escape or a
  * NUL; ERR_TOO_LARGE past out's cap. */
 enum err_code http_percent_decode(struct slice text, struct buf *out) MUST_CHECK;

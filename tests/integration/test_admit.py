@@ -38,10 +38,11 @@ def test_nothing_else_does(world, headers):
     assert agent.get("/api/tasks", **headers).status == 401
 
 
-def test_a_browser_passes_the_key_once(world):
+@pytest.mark.parametrize("site", ["none", "same-origin", "same-site"])
+def test_a_browser_passes_the_key_once(world, site):
     agent = world.agent(env={"API_KEY": "one"})
-    first = agent.get("/api/tasks?key=one", accept="text/html,*/*")
-    assert first.status == 303 and first.headers["location"] == "./tasks"
+    first = agent.get("/api/tasks?key=one&limit=3", accept="text/html,*/*", **{"sec-fetch-site": site})
+    assert first.status == 303 and first.headers["location"] == "./tasks?limit=3"
     cookie = first.headers["set-cookie"]
     assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and "one" not in cookie
     value = cookie.split(";")[0]
@@ -51,13 +52,17 @@ def test_a_browser_passes_the_key_once(world):
     assert agent.get("/api/tasks?key=one").status == 200  # no browser: no detour
 
 
-def test_a_link_on_another_site_may_bring_the_key(world):
-    """The cookie is sent on only from a page of ours: a redirect would still be the other site's doing."""
+@pytest.mark.parametrize("headers", [{"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"}, {}])
+def test_a_link_on_another_site_may_bring_the_key(world, headers):
+    """The cookie is sent on only from a page of ours: a redirect would still be the other site's doing. That
+    page's address has the key in it, which nobody is to be told."""
     agent = world.agent(env={"API_KEY": "one"})
-    led = agent.get("/api/tasks?key=one", accept="text/html",
-                    **{"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate"})
-    assert (led.status, led.headers["refresh"], led.body) == (200, "0; url=./tasks", b"")
-    assert "location" not in led.headers and "SameSite=Strict" in led.headers["set-cookie"]
+    for path, address in (("/api/tasks?key=one", "./tasks"), ("/?a=1&key=one&b", "./?a=1&b")):
+        led = agent.get(path, accept="text/html", **headers)
+        assert (led.status, led.headers["refresh"]) == (200, f"0; url={address}")
+        assert "location" not in led.headers and "SameSite=Strict" in led.headers["set-cookie"]
+        assert (led.headers["referrer-policy"], led.headers["cache-control"]) == ("no-referrer", "no-store")
+        assert b"one" not in led.body
 
 
 def test_the_key_is_in_no_log(world):

@@ -28,7 +28,8 @@ def test_every_line_has_its_figure(tmp_path):
         assert NUMBER.fullmatch(agent), (name, agent)
         if beside and beside != "nginx is not installed":
             assert NUMBER.fullmatch(beside.split(": ")[1]), (name, beside)
-            assert NUMBER.fullmatch(ratio) or name.startswith("idle: ") or name.endswith(": p50, added to direct"), name
+            assert NUMBER.fullmatch(ratio) or name.startswith("idle: ") or name.endswith(": p50, added to direct"), (
+                name, ratio)
     if done.returncode == 77:
         pytest.skip("nginx is not installed: what is compared with it was not measured")
 

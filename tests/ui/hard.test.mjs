@@ -40,12 +40,18 @@ test('a link on another site may bring the key', () => inWorld({API_KEY: 'one'},
   const context = await world.browser.newContext({locale: 'en-US'});
   const page = await context.newPage();
   await page.route('http://elsewhere.example/', route => route.fulfill({
-    contentType: 'text/html', body: `<a href="${world.address}/ui?key=one">there</a>`,
+    contentType: 'text/html',
+    body: ['ui', 'view?type=output&filename=none.png&'].map(to => `<a href="${world.address}/${to}${to === 'ui' ? '?' : ''}key=one">${to}</a>`).join('<br>'),
   }));
   await page.goto('http://elsewhere.example/');
-  await page.getByText('there').click();
+  await page.getByText('ui', {exact: true}).click();
   await page.getByLabel('What should be seen').waitFor();
   assert.equal(page.url(), `${world.address}/ui`);
+  assert.equal(await page.evaluate(() => document.referrer), '');
+  await page.goto('http://elsewhere.example/');
+  const asked = page.waitForRequest(`${world.address}/view?type=output&filename=none.png`);
+  await page.getByText('view').click();
+  assert.equal((await (await asked).allHeaders()).referer, undefined); // of what ComfyUI gets
 }));
 
 test('ComfyUI starts meanwhile: choices come when it is there', () => inWorld({STANDIN_BOOT_MS: '4000', NOT_READY: '1'}, async world => {

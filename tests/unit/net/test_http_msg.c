@@ -244,6 +244,30 @@ static void query_values_are_decoded(void **state)
     }
 }
 
+static void a_key_is_taken_out_of_a_query(void **state)
+{
+    (void)state;
+    static const char *const table[][2] = {
+        {"", ""},
+        {"a=1", ""},
+        {"a=1&b=2", "b=2"},
+        {"b=2&a=1", "b=2"},
+        {"b&%61&c", "b&c"},
+        {"a&a=&a=%zz&b=a", "b=a"},
+        {"aa=1&A=%&=a", "aa=1&A=%&=a"},
+        {"b&&a", "b&"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        struct buf out;
+        buf_init(&out, SIZE_MAX);
+        http_query_without(slice_of(table[i][0]), "a", &out);
+        buf_adds(&out, ".");
+        assert_int_equal(out.len, strlen(table[i][1]) + 1);
+        assert_memory_equal(out.ptr, table[i][1], out.len - 1);
+        buf_done(&out);
+    }
+}
+
 static void percent_encoding_keeps_the_unreserved(void **state)
 {
     (void)state;
@@ -305,6 +329,7 @@ int main(void)
         cmocka_unit_test(list_headers_are_searched_over_all_lines),
         cmocka_unit_test(targets_are_split),
         cmocka_unit_test(query_values_are_decoded),
+        cmocka_unit_test(a_key_is_taken_out_of_a_query),
         cmocka_unit_test(percent_encoding_keeps_the_unreserved),
         cmocka_unit_test(parts_of_paths_are_decoded),
         cmocka_unit_test(tables_have_answers_for_the_unknown),
