@@ -53,7 +53,7 @@ def test_without_a_key_a_person_is_asked_for_it(world):
     assert asked.status == 401 and b'name="key"' in asked.body and asked.headers["cache-control"] == "no-store"
     assert agent.get("/ui").code == agent.get("/ui/app.js", accept="text/html").code == "no_key"
     assert agent.get("/api/workflows").status == 401
-    entered = agent.get("/ui?key=one", accept="text/html")
+    entered = agent.get("/ui?key=one", accept="text/html", **{"sec-fetch-site": "same-origin"})
     assert entered.status == 303 and entered.headers["location"] == "./ui"
     assert agent.get("/ui", cookie=entered.headers["set-cookie"].split(";")[0]).status == 200
 
