@@ -78,14 +78,19 @@ static void check_query(struct slice query)
 {
     static const char *const keys[] = {"results", "task-id", "wait", "a", "key"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
-        struct buf got, expected;
+        struct buf got, expected, rest;
         buf_init(&got, SIZE_MAX);
         buf_init(&expected, SIZE_MAX);
+        buf_init(&rest, SIZE_MAX);
         enum err_code code = http_query_get(query, keys[i], &got);
         ASSERT(code == plain_get(query, keys[i], &expected));
         ASSERT(code != ERR_OK || slice_eq(buf_slice(&got), buf_slice(&expected)));
+        http_query_without(query, keys[i], &rest);
+        ASSERT(plain_get(buf_slice(&rest), keys[i], &expected) == ERR_NOT_FOUND);
+        ASSERT(rest.len <= query.len && (code != ERR_NOT_FOUND || rest.len + 1 >= query.len));
         buf_done(&got);
         buf_done(&expected);
+        buf_done(&rest);
     }
 }
 
@@ -109,28 +114,6 @@ static void check_encode(struct slice bytes)
 }
 
 /* --- paths ----------------------------------------------------------------------------------- */
-
-/* Escapes decoded by hand, and not by what the rules decode with. False: one is broken, or a NUL.
- */
-static bool decode_naively(struct slice path, struct buf *out)
-{
-    static const char digits[] = "0123456789abcdef0123456789ABCDEF";
-    for (size_t i = 0; i < path.len; i++) {
-        char byte = path.ptr[i];
-        if (byte == '%') {
-            const char *high = path.len - i > 2 ? memchr(digits, path.ptr[i + 1], 32) : NULL;
-            const char *low = path.len - i > 2 ? memchr(digits, path.ptr[i + 2], 32) : NULL;
-            if (high == NULL || low == NULL)
-                return false;
-            byte = (char)((high - digits) % 16 * 16 + (low - digits) % 16);
-            i += 2;
-        }
-        if (byte == '\0')
-            return false;
-        buf_add(out, (struct slice){&byte, 1});
-    }
-    return true;
-}
 
 /* As some server behind us could resolve it. */
 static bool leads_elsewhere(struct slice path)
@@ -156,7 +139,7 @@ static void check_path(struct slice path)
     static const char *const methods[] = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS"};
     struct buf decoded;
     buf_init(&decoded, SIZE_MAX);
-    bool is_good = decode_naively(path, &decoded);
+    bool is_good = plain_decode(path, false, &decoded); /* not by what the rules decode with */
     for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
         struct slice method = slice_of(methods[i]);
         bool by_page = proxy_allows(PROXY_UI, method, path);
