@@ -128,19 +128,22 @@ static bool check_escape(struct checker *c)
     return true;
 }
 
-/* ASCII that may stand in a string as it is. */
-static bool are_plain(uint64_t bytes)
+/* The high bit of each byte that may not stand in a string as it is, or is not ASCII; above the
+ * first of them others may be set, too. */
+static uint64_t not_plain(uint64_t bytes)
 {
-    return ((eight_below(bytes, 0x20) | eight_equal(bytes, '"') | eight_equal(bytes, '\\') |
-             (bytes & EIGHT_OF(0x80))) == 0);
+    return eight_below(bytes, 0x20) | eight_equal(bytes, '"') | eight_equal(bytes, '\\') |
+           (bytes & EIGHT_OF(0x80));
 }
 
 static const char *plain_end(const char *at, const char *end)
 {
-    while (end - at >= 8 && are_plain(eight_load(at)))
-        at += 8;
-    while (at < end && (unsigned char)*at >= 0x20 && (unsigned char)*at < 0x80 && *at != '"' &&
-           *at != '\\')
+    for (; end - at >= 8; at += 8) {
+        uint64_t found = not_plain(eight_load(at));
+        if (found != 0)
+            return at + eight_first(found);
+    }
+    while (at < end && not_plain(EIGHT_OF((unsigned char)*at)) == 0)
         at++;
     return at;
 }
@@ -245,8 +248,8 @@ static bool add_key(struct checker *c, struct slice key)
     return true;
 }
 
-/* `"key" :` of the innermost object. */
-static bool check_key(struct checker *c)
+/* `"key" :` of the innermost object. *ret_token (NULL allowed): with its quotes. */
+static bool check_key(struct checker *c, struct slice *ret_token)
 {
     skip_space(c);
     if (c->at == c->end || *c->at != '"')
@@ -259,6 +262,8 @@ static bool check_key(struct checker *c)
         c->at = from;
         return refuse(c, ERR_INVALID, "a key is given twice");
     }
+    if (ret_token != NULL)
+        *ret_token = (struct slice){from, (size_t)(c->at - from)};
     skip_space(c);
     if (c->at == c->end || *c->at != ':')
         return refuse(c, ERR_INVALID, "a colon was expected");
@@ -279,7 +284,7 @@ static bool check_open(struct checker *c, bool *ret_empty)
     c->at++;
     skip_space(c);
     *ret_empty = c->at < c->end && *c->at == (is_object ? '}' : ']');
-    return *ret_empty || !is_object || check_key(c);
+    return *ret_empty || !is_object || check_key(c, NULL);
 }
 
 /* A value has ended: closes what ends with it. *ret_done: that was the document. */
@@ -296,7 +301,7 @@ static bool check_after(struct checker *c, bool *ret_done)
             return refuse(c, ERR_INVALID, "the document ends too early");
         if (*c->at == ',') {
             c->at++;
-            return !is_object || check_key(c);
+            return !is_object || check_key(c, NULL);
         }
         if (*c->at != (is_object ? '}' : ']'))
             return refuse(c, ERR_INVALID,
@@ -325,6 +330,49 @@ static bool check_document(struct checker *c)
             return false;
     }
     return true;
+}
+
+/* From the brace on; false at the first container inside it, too. */
+static bool pick_flat(struct checker *c, const char *const *keys, struct slice *values,
+                      size_t count)
+{
+    bool empty;
+    if (c->at == c->end || *c->at != '{')
+        return false;
+    c->at++;
+    skip_space(c);
+    empty = c->at < c->end && *c->at == '}';
+    while (!empty) {
+        struct slice key;
+        if (!check_key(c, &key))
+            return false;
+        skip_space(c);
+        const char *from = c->at;
+        if (c->at == c->end || !check_scalar(c))
+            return false;
+        json_pick_member(key, (struct slice){from, (size_t)(c->at - from)}, keys, values, count);
+        skip_space(c);
+        if (c->at == c->end || *c->at != ',')
+            break;
+        c->at++;
+    }
+    if (c->at == c->end || *c->at != '}')
+        return false;
+    c->at++;
+    return true;
+}
+
+bool json_pick_flat(struct slice text, const char *const *keys, struct slice *values, size_t count,
+                    size_t *ret_len)
+{
+    const struct json_limits limits = {.python = true};
+    struct checker c = {
+        .start = text.ptr, .at = text.ptr, .end = text.ptr + text.len, .limits = &limits};
+    for (size_t i = 0; i < count; i++)
+        values[i] = SLICE_EMPTY;
+    bool ok = pick_flat(&c, keys, values, count);
+    *ret_len = (size_t)(c.at - c.start);
+    return ok;
 }
 
 static void find_position(const struct checker *c, struct json_fault *ret)

@@ -161,9 +161,7 @@ void json_pick(struct slice object, const char *const *keys, struct slice *value
         return;
     json_iter_init(&it, object);
     while (json_next(&it, &name, &value))
-        for (size_t i = 0; i < count; i++)
-            if (json_may_be(name, keys[i]) && json_string_is(name, keys[i]))
-                values[i] = value;
+        json_pick_member(name, value, keys, values, count);
 }
 
 bool json_get_path(struct slice object, struct slice *ret_value, ...)

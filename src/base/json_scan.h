@@ -1,11 +1,11 @@
 /* JSON as text: checked once, then cut into slices. Nothing is decoded that nobody asked for, so
  * the digits, spaces and escapes of what passes through us stay what they were.
  *
- * First json_check() the whole document: it enforces the grammar of RFC 8259 and the limits, and in
- * strict mode refuses two keys of one object that are equal after unescaping. What was checked may
- * be walked with the functions below, which assert what a check has promised. All results are
- * slices of the text given, alive as long as it is. Memory: O(depth), with unique_keys also O(keys
- * of the open objects). Time: linear.
+ * First json_check() the whole document (only json_pick_flat() does its own checking): it enforces
+ * the grammar of RFC 8259 and the limits, and in strict mode refuses two keys of one object that
+ * are equal after unescaping. What was checked may be walked with the functions below, which assert
+ * what a check has promised. All results are slices of the text given, alive as long as it is.
+ * Memory: O(depth), with unique_keys also O(keys of the open objects). Time: linear.
  */
 #ifndef JSON_SCAN_H
 #define JSON_SCAN_H
@@ -65,6 +65,12 @@ bool json_next(struct json_iter *it, struct slice *ret_key, struct slice *ret_va
 bool json_get(struct slice object, const char *key, struct slice *ret_value);
 /* Several keys in one walk: values[i] becomes that of keys[i], empty where it is missing. */
 void json_pick(struct slice object, const char *const *keys, struct slice *values, size_t count);
+/* The same for the object that `text` begins with, whether or not anything follows, and checked in
+ * the same walk: one of scalars only, as most of ComfyUI's messages have. *ret_len: how long it is.
+ * False: it is none, or not JSON, or has a container inside; values and *ret_len say nothing then.
+ * Python's numbers are allowed. */
+bool json_pick_flat(struct slice text, const char *const *keys, struct slice *values, size_t count,
+                    size_t *ret_len) MUST_CHECK;
 /* As json_get(), along a path of keys, ended by NULL. */
 bool json_get_path(struct slice object, struct slice *ret_value, ...) __attribute__((sentinel));
 

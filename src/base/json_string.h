@@ -25,4 +25,13 @@ static inline bool json_may_be(struct slice token, const char *text)
     return token.ptr[1] == text[0] || token.ptr[1] == '\\' || text[0] == '\0';
 }
 
+/* For json_pick() and json_pick_flat(): if the member's key is one of these, it is its value. */
+static inline void json_pick_member(struct slice key, struct slice value, const char *const *keys,
+                                    struct slice *values, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (json_may_be(key, keys[i]) && json_string_is(key, keys[i]))
+            values[i] = value;
+}
+
 #endif

@@ -14,7 +14,7 @@ size_t utf8_span(struct slice s)
                 continue;
             }
         }
-        size_t len = utf8_char_len(s.ptr + at, s.len - at);
+        size_t len = (unsigned char)s.ptr[at] < 0x80 ? 1 : utf8_char_len(s.ptr + at, s.len - at);
         if (len == 0)
             break;
         at += len;

@@ -160,6 +160,28 @@ static void check_python(struct slice text, enum err_code as_plain)
     buf_done(&told);
 }
 
+/* What json_pick_flat() takes is an object without containers, and it finds what json_pick() does;
+ * and it takes each of them. */
+static void check_flat(struct slice text)
+{
+    static const struct json_limits python = {.depth = 1, .python = true};
+    static const char *const names[] = {"", "a", "seed", "prompt"};
+    struct slice flat[ARRAY_LEN(names)], picked[ARRAY_LEN(names)];
+    size_t len;
+    bool is_flat = json_pick_flat(text, names, flat, ARRAY_LEN(names), &len);
+    if (!is_flat) {
+        ASSERT(text.len == 0 || text.ptr[0] != '{' ||
+               json_check(text, &python, NULL, NULL) != ERR_OK || depth_of(json_trim(text)) > 1);
+        return;
+    }
+    struct slice object = {text.ptr, len};
+    ASSERT(len <= text.len && json_check(object, &python, NULL, NULL) == ERR_OK);
+    ASSERT(json_kind(object) == JSON_OBJECT && depth_of(object) == 1);
+    json_pick(object, names, picked, ARRAY_LEN(names));
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        ASSERT(slice_eq(flat[i], picked[i]) && (flat[i].len == 0 || flat[i].ptr == picked[i].ptr));
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct slice text = {size > 0 ? (const char *)data : "", size};
@@ -174,6 +196,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         check_fault(text, &fault);
     ASSERT(code != ERR_INVALID || says != JANSSON_OK);
     check_python(text, code);
+    check_flat(text);
     buf_done(&by_jansson);
     return 0;
 }

@@ -282,6 +282,62 @@ static void several_keys_are_picked_in_one_walk(void **state)
     assert_int_equal(found[0].len, 0);
 }
 
+/* In memory as long as it is and no longer. */
+static bool is_flat(const char *text, struct slice *ret, size_t count, size_t *ret_len)
+{
+    static const char *const keys[] = {"a", "b"};
+    size_t len = strlen(text);
+    char *copy = malloc(len + (len == 0));
+    assert_non_null(copy);
+    memcpy(copy, text, len);
+    bool ok = json_pick_flat((struct slice){copy, len}, keys, ret, count, ret_len);
+    for (size_t i = 0; ok && i < count; i++)
+        if (ret[i].len > 0)
+            ret[i].ptr = text + (ret[i].ptr - copy);
+    free(copy);
+    return ok;
+}
+
+static void scalars_are_checked_and_picked_in_one_walk(void **state)
+{
+    (void)state;
+    static const char *const others[] = {
+        "",
+        "[]",
+        " {}",
+        "{",
+        "{\"a\"",
+        "{\"a\":",
+        "{\"a\":1",
+        "{\"a\":1,",
+        "{\"a\":1,}",
+        "{\"a\":01}",
+        "{\"a\" 1}",
+        "{\"a\":1]",
+        "{\"a\":1 2}",
+        "{a:1}",
+        "{\"a\":\"x}",
+        "{\"a\":{}}",
+        "{\"a\":[1]}",
+        "{\"a\":\"\xff\"}",
+        "{,}",
+        "{\"a\":nil}",
+        "{\"a\":1;\"b\":2}",
+    };
+    struct slice found[2];
+    size_t len;
+    assert_true(is_flat("{\"b\" : NaN, \"a\":1, \"c\":{", found, 0, &len) == false);
+    assert_true(is_flat("{\"b\" : NaN, \"a\":1 , \"\\u0061\": \"}\\\"\"}, {", found, 2, &len));
+    assert_int_equal(len, strlen("{\"b\" : NaN, \"a\":1 , \"\\u0061\": \"}\\\"\"}"));
+    assert_true(slice_is(found[0], "\"}\\\"\"")); /* the last one, in any spelling */
+    assert_true(slice_is(found[1], "NaN"));
+    assert_true(is_flat("{ }", found, 2, &len));
+    assert_int_equal(len, 3);
+    assert_int_equal(found[0].len, 0);
+    for (size_t i = 0; i < ARRAY_LEN(others); i++)
+        assert_false(is_flat(others[i], found, 2, &len));
+}
+
 static void strings_unescape_as_python_would(void **state)
 {
     (void)state;
@@ -354,6 +410,7 @@ int main(void)
         cmocka_unit_test(a_fault_has_a_place),
         cmocka_unit_test(walking_gives_the_bytes_as_they_stand),
         cmocka_unit_test(several_keys_are_picked_in_one_walk),
+        cmocka_unit_test(scalars_are_checked_and_picked_in_one_walk),
         cmocka_unit_test(strings_unescape_as_python_would),
         cmocka_unit_test(numbers),
         cmocka_unit_test(only_what_is_named_changes),

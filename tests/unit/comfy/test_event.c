@@ -57,9 +57,20 @@ static void what_cannot_be_read_is_odd_and_ends_nothing(void **state)
         "{\"type\": \"executing\"}",
         "{\"type\": \"executing\", \"data\": []}",
         "{\"type\": \"execution_cached\", \"data\": {}}",
+        "{\"type\": \"execution_success\", \"data\": {}",
+        "{\"type\": \"execution_success\", \"data\": {}]",
+        "{\"type\": \"execution_success\", \"data\": {}}}",
+        "{\"type\": \"execution_success\", \"data\": {}}, 1",
+        "{\"type\": \"execution_success\", \"data\": {\"node\": 01}}",
+        "{\"type\": \"execution_success\", \"data\": {}, 1}",
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
         assert_int_equal(parse(table[i]).type, EVENT_ODD);
+    /* Not what ComfyUI writes, and JSON: the last one counts. */
+    assert_int_equal(
+        parse("{\"type\": \"execution_success\", \"data\": {}, \"type\": \"status\"}").type,
+        EVENT_STATUS);
+    assert_int_equal(parse("{\"type\": \"execution_success_\", \"data\": {}}").type, EVENT_FOREIGN);
 }
 
 static void nan_and_lone_surrogates_are_no_reason_to_stop(void **state)
