@@ -9,6 +9,8 @@
 
 #define ADMIT_COOKIE "comfy-agent"
 
+enum { KEY_MAX = 4096 }; /* in a query */
+
 struct admit {
     char (*keys)[SHA256_TEXT + 1]; /* digests: one length, whatever the keys' */
     char (*cookies)[SHA256_TEXT + 1];
@@ -19,16 +21,6 @@ struct admit {
 };
 
 /* --- lists ----------------------------------------------------------------------------------- */
-
-static struct slice next_of(struct slice *list, char separator)
-{
-    const char *found = memchr(list->ptr, separator, list->len);
-    struct slice item = {list->ptr, found != NULL ? (size_t)(found - list->ptr) : list->len};
-    size_t used = item.len + (found != NULL ? 1 : 0);
-    list->ptr += used;
-    list->len -= used;
-    return slice_trim(item);
-}
 
 /* What a browser keeps proves that it knew the key, and is of no use elsewhere. */
 static void cookie_of(struct slice key, char ret[SHA256_TEXT + 1])
@@ -68,12 +60,12 @@ struct admit *admit_new(struct slice keys, struct slice origins, bool on_platfor
     struct admit *a = xcalloc(1, sizeof(*a));
     a->on_platform = on_platform;
     while (keys.len > 0) {
-        struct slice key = next_of(&keys, ',');
+        struct slice key = slice_next(&keys, ',');
         if (key.len > 0)
             add_key(a, key);
     }
     while (origins.len > 0) {
-        struct slice origin = next_of(&origins, ',');
+        struct slice origin = slice_next(&origins, ',');
         if (origin.len > 0)
             add_origin(a, origin);
     }
@@ -144,20 +136,18 @@ static bool is_preflight(struct http_req *req)
            header(req, "access-control-request-method").len > 0;
 }
 
-static bool is_cross_site(struct http_req *req)
+static bool is_foreign_fetch(const struct admit *a, struct http_req *req)
 {
-    return slice_is(header(req, "sec-fetch-site"), "cross-site");
-}
-
-static bool is_foreign_fetch(struct http_req *req)
-{
-    return is_cross_site(req) && !slice_is(header(req, "sec-fetch-mode"), "navigate");
+    return !a->any_origin && slice_is(header(req, "sec-fetch-site"), "cross-site") &&
+           !slice_is(header(req, "sec-fetch-mode"), "navigate");
 }
 
 /* With an Origin it has been looked at, by check_origin(). */
 bool admit_is_foreign_visit(const struct admit *a, struct http_req *req)
 {
-    return is_cross_site(req) && !a->any_origin && header(req, "origin").len == 0;
+    struct slice site = header(req, "sec-fetch-site");
+    bool foreign = slice_is(site, "cross-site") || slice_is(site, "same-site");
+    return foreign && !a->any_origin && header(req, "origin").len == 0;
 }
 
 /* False: answered. */
@@ -168,7 +158,7 @@ static bool check_origin(const struct admit *a, struct http_req *req)
     if (listed)
         add_cors(a, req, origin);
     bool own = origin.len > 0 && is_own_origin(origin, header(req, "host"));
-    bool foreign = origin.len > 0 ? !listed && !own : is_foreign_fetch(req);
+    bool foreign = origin.len > 0 ? !listed && !own : is_foreign_fetch(a, req);
     if (foreign) {
         answer_error(req, 403, "ForbiddenError", "origin_refused",
                      "pages of this origin may not call: ALLOW_ORIGINS does not name it", NULL);
@@ -213,8 +203,8 @@ static struct slice bearer_of(struct slice authorization)
 static struct slice cookie_in(struct slice cookies)
 {
     while (cookies.len > 0) {
-        struct slice value = next_of(&cookies, ';');
-        struct slice name = next_of(&value, '=');
+        struct slice value = slice_next(&cookies, ';');
+        struct slice name = slice_next(&value, '=');
         if (slice_is(name, ADMIT_COOKIE))
             return value;
     }
@@ -303,7 +293,7 @@ static bool check_query_key(const struct admit *a, struct http_req *req, bool *r
     struct buf key;
     bool go_on = true;
     *ret_known = false;
-    buf_init(&key, 4096);
+    buf_init(&key, KEY_MAX);
     *ret_given = http_query_get(http_req_query(req), "key", &key) == ERR_OK;
     if (*ret_given && is_key(a, buf_slice(&key))) {
         *ret_known = true;
@@ -352,9 +342,9 @@ static bool add_other_cookies(struct slice cookies, struct buf *out)
 {
     bool found = false;
     while (cookies.len > 0) {
-        struct slice cookie = next_of(&cookies, ';');
+        struct slice cookie = slice_next(&cookies, ';');
         struct slice value = cookie;
-        bool is_ours = slice_is(next_of(&value, '='), ADMIT_COOKIE);
+        bool is_ours = slice_is(slice_next(&value, '='), ADMIT_COOKIE);
         found = found || is_ours;
         if (cookie.len == 0 || is_ours)
             continue;
@@ -403,6 +393,19 @@ enum err_code admit_take_key(const struct admit *a, struct http_headers *headers
     if (authorizes(a, headers))
         http_headers_drop(headers, is_authorization, NULL);
     return take_cookie(headers);
+}
+
+bool admit_take_query_key(const struct admit *a, struct slice query, struct buf *rest)
+{
+    struct buf key;
+    if (a->key_count == 0 || query.len == 0)
+        return false;
+    buf_init(&key, KEY_MAX);
+    bool is_ours = http_query_get(query, "key", &key) == ERR_OK && is_key(a, buf_slice(&key));
+    if (is_ours)
+        http_query_without(query, "key", rest);
+    buf_done(&key);
+    return is_ours;
 }
 
 /* --- the gate -------------------------------------------------------------------------------- */

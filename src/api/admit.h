@@ -9,7 +9,7 @@
  * of Host) may call; others only if ALLOW_ORIGINS names them, and then they get the CORS headers
  * and preflights are answered here. Cross-site requests without an Origin that are no navigation
  * are refused too: the proxy takes these headers off, so ComfyUI's own guard cannot see them. Links
- * and frames of other sites lead to what we answer ourselves, where GET changes nothing; for what
+ * and frames of other pages lead to what we answer ourselves, where GET changes nothing; for what
  * is not ours admit_is_foreign_visit() tells them. (Browsers say so over https and on localhost
  * only. A site is what they take for one: another port or subdomain belongs to it.) */
 #ifndef ADMIT_H
@@ -25,10 +25,14 @@ void admit_free(struct admit *a);
 /* False: the request is answered. What the platform itself calls (its hooks, InvokeFunction, which
  * it guards by its own means) needs no key. */
 bool admit_check(const struct admit *a, struct http_req *req, bool is_platform);
-/* Another site's page led a browser here, and ALLOW_ORIGINS is not open to all. */
+/* A page that is not ours, of another site or of this one, led a browser here or embeds this, and
+ * ALLOW_ORIGINS is not open to all. */
 bool admit_is_foreign_visit(const struct admit *a, struct http_req *req);
 /* What opened the gate is for us alone: Authorization, if one is a key of ours, and our cookie are
  * taken out of the list. ERR_TOO_LARGE: the other cookies found no room. */
 enum err_code admit_take_key(const struct admit *a, struct http_headers *headers) MUST_CHECK;
+/* The same for `?key=`: the query without it is appended to `rest`. False: there is none, or not
+ * one of ours; the query may go on as it is. */
+bool admit_take_query_key(const struct admit *a, struct slice query, struct buf *rest) MUST_CHECK;
 
 #endif

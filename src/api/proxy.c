@@ -19,10 +19,21 @@ static struct slice header(struct http_req *req, const char *name)
     return http_headers_get(http_req_headers(req), name, &value) ? value : SLICE_EMPTY;
 }
 
-struct slice proxy_target(struct http_req *req)
+struct slice proxy_target(struct api *api, struct http_req *req, struct buf *room)
 {
     struct slice target = http_req_target(req);
-    return target.ptr[0] == '/' ? target : SLICE_EMPTY;
+    struct buf query;
+    if (target.ptr[0] != '/')
+        return SLICE_EMPTY;
+    buf_init(&query, SIZE_MAX);
+    if (admit_take_query_key(api->admit, http_req_query(req), &query)) {
+        buf_add(room, http_req_path(req));
+        buf_adds(room, query.len > 0 ? "?" : "");
+        buf_add(room, buf_slice(&query));
+        target = buf_slice(room);
+    }
+    buf_done(&query);
+    return target;
 }
 
 enum err_code proxy_headers(struct api *api, struct http_req *req, struct http_headers *ret)
@@ -144,7 +155,9 @@ static void proxy_tunnel(struct api *api, struct http_req *req)
 {
     struct err err;
     struct http_headers headers;
-    struct tunnel_ask ask = {.target = proxy_target(req),
+    struct buf room;
+    buf_init(&room, SIZE_MAX);
+    struct tunnel_ask ask = {.target = proxy_target(api, req, &room),
                              .headers = &headers,
                              .on_refused = proxy_on_refused,
                              .on_failed = proxy_on_failed,
@@ -155,18 +168,20 @@ static void proxy_tunnel(struct api *api, struct http_req *req)
     else if (tunnel_open(api->proxy->tunnels, req, &ask, &err) != ERR_OK)
         proxy_answer_failed(api, req, &err);
     http_headers_done(&headers);
+    buf_done(&room);
 }
 
-/* --- links of other sites -------------------------------------------------------------------- */
+/* --- links of other pages -------------------------------------------------------------------- */
 
-/* ComfyUI's page (not in a frame, where clicks could be caught) and pictures may be linked to from
- * anywhere. Nothing else of it: custom nodes act on GET, and ComfyUI, which refuses what comes from
- * another site, is not told that it does. */
+/* ComfyUI's page (not in another site's frame, where clicks could be caught) and pictures may be
+ * linked to from anywhere. Nothing else of it: custom nodes act on GET, and ComfyUI, which refuses
+ * what comes from another site, is not told that it does. */
 static bool may_be_linked(struct http_req *req)
 {
     struct slice path = http_req_path(req);
     if (slice_is(path, "/"))
-        return slice_is(header(req, "sec-fetch-dest"), "document");
+        return slice_is(header(req, "sec-fetch-dest"), "document") ||
+               slice_is(header(req, "sec-fetch-site"), "same-site");
     return slice_is(path, "/view") || slice_is(path, "/api/view");
 }
 
@@ -183,7 +198,7 @@ void api_proxy(struct api *api, struct http_req *req, struct slice param)
                      "PROXY_ALLOW does not let this through to ComfyUI", NULL);
     else if (admit_is_foreign_visit(api->admit, req) && !may_be_linked(req))
         answer_error(req, 403, "ForbiddenError", "origin_refused",
-                     "another site leads here: with ALLOW_ORIGINS=* it may", NULL);
+                     "a page that is not ours leads here: with ALLOW_ORIGINS=* it may", NULL);
     else if (supervisor_state(api->supervisor) != SUPERVISOR_READY)
         proxy_answer_not_ready(api, req);
     else if (wants_tunnel(req))

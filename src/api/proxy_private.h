@@ -16,8 +16,8 @@ struct proxy {
     void *closed_ctx;
 };
 
-/* Path and query as they go on; empty for "*". */
-struct slice proxy_target(struct http_req *req);
+/* Path and query as they go on, in the request or put together in `room`; empty for "*". */
+struct slice proxy_target(struct api *api, struct http_req *req, struct buf *room);
 /* The headers that go on, added to `ret`. ERR_TOO_LARGE: more than a list takes. */
 enum err_code proxy_headers(struct api *api, struct http_req *req,
                             struct http_headers *ret) MUST_CHECK;

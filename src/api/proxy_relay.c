@@ -26,6 +26,7 @@ struct relay {
     struct http_req *req; /* NULL: answered, or gone */
     struct http_call call;
     bool calling;
+    struct buf target; /* if it is not the request's own */
     struct http_headers headers;
     struct later_item over; /* the call's memory is not free yet inside its own end */
     bool begun;             /* the head of the answer is out */
@@ -42,6 +43,7 @@ static void relay_on_over(struct later_item *item)
 {
     struct relay *r = CONTAINER_OF(item, struct relay, over);
     http_headers_done(&r->headers);
+    buf_done(&r->target);
     buf_done(&r->content);
     free(r);
 }
@@ -210,8 +212,11 @@ static void relay_begin(struct relay *r)
 void proxy_relay(struct api *api, struct http_req *req)
 {
     const char *method = method_of(http_req_method(req));
-    struct slice target = proxy_target(req);
+    struct buf room;
+    buf_init(&room, SIZE_MAX);
+    struct slice target = proxy_target(api, req, &room);
     if (method == NULL || target.len == 0) {
+        buf_done(&room);
         answer_error(req, 501, "RequestParamsError", "unknown_method",
                      "requests of this kind are not passed on", NULL);
         return;
@@ -219,6 +224,7 @@ void proxy_relay(struct api *api, struct http_req *req)
     struct relay *r = xcalloc(1, sizeof(*r));
     r->api = api;
     r->req = req;
+    r->target = room;
     r->call = (struct http_call){.method = method,
                                  .target = target,
                                  .headers = &r->headers,

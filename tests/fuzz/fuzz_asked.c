@@ -74,6 +74,18 @@ static enum err_code plain_get(struct slice query, const char *key, struct buf *
     return ERR_NOT_FOUND;
 }
 
+static bool same_found(struct slice a, struct slice b, const char *key)
+{
+    struct buf in_a, in_b;
+    buf_init(&in_a, SIZE_MAX);
+    buf_init(&in_b, SIZE_MAX);
+    bool same = plain_get(a, key, &in_a) == plain_get(b, key, &in_b) &&
+                slice_eq(buf_slice(&in_a), buf_slice(&in_b));
+    buf_done(&in_a);
+    buf_done(&in_b);
+    return same;
+}
+
 static void check_query(struct slice query)
 {
     static const char *const keys[] = {"results", "task-id", "wait", "a", "key"};
@@ -88,6 +100,8 @@ static void check_query(struct slice query)
         http_query_without(query, keys[i], &rest);
         ASSERT(plain_get(buf_slice(&rest), keys[i], &expected) == ERR_NOT_FOUND);
         ASSERT(rest.len <= query.len && (code != ERR_NOT_FOUND || rest.len + 1 >= query.len));
+        for (size_t k = 0; k < ARRAY_LEN(keys); k++)
+            ASSERT(k == i || same_found(query, buf_slice(&rest), keys[k]));
         buf_done(&got);
         buf_done(&expected);
         buf_done(&rest);

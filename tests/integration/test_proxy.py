@@ -32,7 +32,8 @@ def upstream():
 def in_front_of(world, upstream, env=None, name="agent"):
     """An agent that lets requests through to a server of the test's own."""
     agent = world.agent(name, ready=False, url=upstream.url, env=env)
-    until("the proxy to be open", lambda: agent.answers() and agent.get("/up").status != 503)
+    key = {"x-api-key": (env or {}).get("API_KEY", "").split(",")[0]}
+    until("the proxy to be open", lambda: agent.answers() and agent.get("/up", **key).status != 503)
     return agent
 
 
@@ -209,8 +210,29 @@ def test_our_key_is_not_for_comfyui(world, upstream):
     assert got.startswith(b"HTTP/1.1 431 ")
     asked = seen("Connection: upgrade", "Upgrade: websocket", f"Cookie: {ours}")
     assert asked.all("upgrade") == ["websocket"] and asked.all("cookie") == []
-    in_front_of(world, upstream, name="open").get("/x", authorization="Bearer one", cookie=ours)
-    assert (upstream.asked[-1].all("authorization"), upstream.asked[-1].all("cookie")) == (["Bearer one"], [ours])
+    opened = in_front_of(world, upstream, name="open")
+    opened.get("/x?key=one", authorization="Bearer one", cookie=ours)
+    asked = upstream.asked[-1]
+    assert (asked.all("authorization"), asked.all("cookie")) == (["Bearer one"], [ours])
+    assert asked.target == "/x?key=one"
+
+
+@pytest.mark.parametrize("sent, seen", [("/x?key=one", "/x"), ("/x?a=%20b&key=two&c", "/x?a=%20b&c"), ("/x?k%65y=one&key=3", "/x"),
+                                        ("http://h/x?key=one", "/x"), ("http://h?key=one&a", "/?a")])
+@pytest.mark.parametrize("upgrade", [(), ("Connection: upgrade", "Upgrade: websocket")], ids=["relay", "tunnel"])
+def test_our_key_in_an_address_is_not_for_comfyui(world, upstream, sent, seen, upgrade):
+    agent = in_front_of(world, upstream, env={"API_KEY": "one, two"})
+    request = "\r\n".join([f"GET {sent} HTTP/1.1", "Host: h", *upgrade, "", ""])
+    connection, got = raw(agent, request.encode(), b"}")
+    connection.close()
+    assert got.startswith(b"HTTP/1.1 200 "), got
+    assert upstream.asked[-1].target == seen
+
+
+def test_a_key_in_an_address_that_is_not_ours_goes_on(world, upstream):
+    agent = in_front_of(world, upstream, env={"API_KEY": "one"})
+    agent.get("/x?key=theirs&key=one", **{"x-api-key": "one"})
+    assert upstream.asked[-1].target == "/x?key=theirs&key=one"
 
 
 def test_foreign_pages_reach_nothing(world):
@@ -244,7 +266,11 @@ def test_a_link_of_another_site_leads_to_pages_and_pictures_only(world, upstream
     assert len(upstream.asked) == before
     assert agent.get("/", **{**framed, "sec-fetch-site": "same-origin"}).status == 200
     assert agent.get("/view?filename=a.png", **framed).status == 200
-    assert agent.get("/manager/reboot", **{**visit, "sec-fetch-site": "same-site"}).status == 200
+    for headers in (visit, framed, {"sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}):
+        sibling = {**headers, "sec-fetch-site": "same-site"}  # another port or subdomain
+        assert agent.get("/manager/reboot", **sibling).code == "origin_refused", headers
+        assert agent.get("/view?filename=a.png", **sibling).status == 200, headers
+    assert agent.get("/", **{**framed, "sec-fetch-site": "same-site"}).status == 200
     assert agent.get("/manager/reboot", **{**visit, "sec-fetch-site": "none"}).status == 200  # typed in
     for origins, headers in (("*", {}), ("https://a.example", {"origin": "https://a.example"})):
         friend = in_front_of(world, upstream, name=f"friend{len(headers)}", env={"ALLOW_ORIGINS": origins})
