@@ -309,6 +309,8 @@ dir=$(realpath -- "$dir")
 root=$dir/root
 exec {lock}<"$dir" # two runs in one directory would take the ground from under each other
 flock -n "$lock" || die "another run works in $dir"
+others=$(find "$dir" -mindepth 1 -maxdepth 1 -regextype egrep ! -regex '.*/(root|logs|base\.tar(\.part)?)' -print -quit)
+[ -z "$others" ] || die "$dir has other things in it than a bare system: $others"
 rm -rf --one-file-system -- "$root" "$dir/logs" # of a run before
 mkdir -p -- "$root" "$dir/logs"
 inside=(chroot "$root" /usr/bin/env -i --default-signal=INT PATH=/usr/sbin:/usr/bin:/sbin:/bin
