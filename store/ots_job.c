@@ -414,15 +414,12 @@ static void job_write_part(struct ots_job *job)
 
 static void job_write(struct ots_job *job)
 {
-    unsigned char raw[OTS_SET_LEN / 2];
     job->set[0] = '\0';
     if (job_doc(job)->value->len <= OTS_PART_MAX) {
         job_write_row(job);
         return;
     }
-    random_bytes(raw, sizeof(raw));
-    for (size_t i = 0; i < sizeof(raw); i++)
-        (void)snprintf(job->set + 2 * i, 3, "%02x", raw[i]);
+    random_hex(job->set, OTS_SET_LEN / 2);
     job->part = 0;
     job_write_part(job);
 }

@@ -48,9 +48,13 @@ static const char *path_of(struct file_path *p, const char *dir, const char *nam
 
 void file_tmp_name(const char *key, char ret[FILE_NAME_ROOM])
 {
-    uint64_t random;
-    random_bytes(&random, sizeof(random));
-    (void)snprintf(ret, FILE_NAME_ROOM, ".%s.%016llx.tmp", key, (unsigned long long)random);
+    size_t len = strlen(key);
+    ASSERT(len <= STORE_KEY_MAX);
+    ret[0] = '.';
+    memcpy(ret + 1, key, len);
+    ret[1 + len] = '.';
+    random_hex(ret + 2 + len, 8);
+    memcpy(ret + 2 + len + 16, ".tmp", sizeof(".tmp"));
 }
 
 static enum err_code file_failed(struct err *err, int errnum, const char *what)

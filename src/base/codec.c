@@ -313,6 +313,14 @@ void random_bytes(void *ret, size_t len)
     memset(stock + left, 0, len);
 }
 
+void random_hex(char *ret, size_t bytes)
+{
+    unsigned char raw[RANDOM_HEX_MAX];
+    ASSERT(bytes <= sizeof(raw));
+    random_bytes(raw, bytes);
+    add_hex(raw, bytes, ret);
+}
+
 void uuid_v4(char ret[UUID_TEXT + 1])
 {
     unsigned char raw[16];

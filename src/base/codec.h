@@ -50,6 +50,9 @@ void hmac_sha256(struct slice key, struct slice in, unsigned char ret[SHA256_RAW
 
 /* From getrandom(2); cannot fail once the system is up, and aborts if it does. */
 void random_bytes(void *ret, size_t len);
+/* `bytes` of them in lower-case hex, NUL-terminated: 2 * bytes + 1 characters. At most 16. */
+enum { RANDOM_HEX_MAX = 16 };
+void random_hex(char *ret, size_t bytes);
 /* Version 4, lower case with hyphens, NUL-terminated. */
 void uuid_v4(char ret[UUID_TEXT + 1]);
 

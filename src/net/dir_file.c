@@ -194,8 +194,7 @@ static enum err_code give_name(int at, const char *tmp, const char *name, struct
 enum err_code dir_keep(const struct dir_path *path, struct slice content, enum dir_keep how,
                        char ret_name[DIR_NAME_MAX + 1], struct err *err)
 {
-    char tmp[32];
-    uint64_t random;
+    char tmp[32], random[17];
     int at = -1;
     if (open_folder(path, true, &at, err) != ERR_OK)
         return err_set(err, ERR_UNAVAILABLE, "the folder for it cannot be opened or made");
@@ -204,8 +203,8 @@ enum err_code dir_keep(const struct dir_path *path, struct slice content, enum d
         (void)close(at);
         return ERR_OK;
     }
-    random_bytes(&random, sizeof(random));
-    (void)snprintf(tmp, sizeof(tmp), ".%016llx.tmp", (unsigned long long)random);
+    random_hex(random, 8);
+    (void)snprintf(tmp, sizeof(tmp), ".%s.tmp", random);
     int fd = openat(at, tmp, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, 0666);
     enum err_code code = ERR_UNAVAILABLE;
     if (fd >= 0 && fill(fd, content))
