@@ -262,6 +262,7 @@ static void run_watch(struct run *r, struct task *t, bool joined)
 {
     r->watch.on_end = run_on_task_end;
     r->watch.on_change = run_on_change;
+    r->watch.is_caller = true;
     r->watching = true;
     task_watch_start(&r->watch, t);
     if (r->order.async && joined && task_is_accepted(t))

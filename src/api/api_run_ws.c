@@ -264,6 +264,7 @@ static void run_follow(struct ws_run *r, struct task *t)
         .on_end = run_on_task_end,
         .on_preview = r->previews ? run_on_preview : NULL,
         .ctx = r,
+        .is_caller = true,
     };
     r->feed = feed_new(r->api, t, &reader);
     if (r->order.limit_at != 0)

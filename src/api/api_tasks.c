@@ -259,15 +259,13 @@ static void cancel_wish(struct tasks_call *c, const struct task *t)
 
 static void cancel_task(struct tasks_call *c, struct task *t)
 {
-    if (task_has_ended(t)) {
-        cancel_answer(c, 200, task_status_name(task_status(t)));
-    } else if (task_is_mirror(t)) {
+    if (!task_has_ended(t) && task_is_mirror(t)) {
         cancel_wish(c, t);
         return;
-    } else {
-        task_cancel(t, "cancelled by a request");
-        cancel_answer(c, task_has_ended(t) ? 200 : 202, task_status_name(task_status(t)));
     }
+    task_cancel(t, "cancelled by a request");
+    bool is_end = task_has_ended(t) && !task_is_storing(t); /* else it could still be lost */
+    cancel_answer(c, is_end ? 200 : 202, task_status_name(task_status_told(t)));
     free(c);
 }
 

@@ -129,6 +129,7 @@ struct feed *feed_new(struct api *api, struct task *t, const struct feed_reader 
         .on_end = feed_on_end,
         .on_preview = reader->on_preview != NULL ? feed_on_preview : NULL,
         .ctx = f,
+        .is_caller = reader->is_caller,
     };
     task_watch_start(&f->watch, t);
     later_item_init(&f->start, feed_on_start);

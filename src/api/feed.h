@@ -20,6 +20,7 @@ struct feed_reader {
     uint64_t silence_ms;
     void (*on_preview)(void *ctx, const struct task_preview *p); /* NULL: not wanted */
     void *ctx;
+    bool is_caller; /* as task_watch's */
 };
 
 /* Takes a reference to the task. Nothing is called inside. */

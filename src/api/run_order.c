@@ -261,7 +261,7 @@ struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *r
 
 void run_order_leave(const struct run_order *o, struct task *t)
 {
-    if (!o->lasting && !task_has_watch(t))
+    if (!o->lasting && !task_has_caller(t))
         task_leave(t);
 }
 

@@ -118,6 +118,14 @@ bool task_has_watch(const struct task *t)
     return !list_is_empty(&t->watches);
 }
 
+bool task_has_caller(const struct task *t)
+{
+    LIST_FOREACH (node, &t->watches)
+        if (CONTAINER_OF(node, struct task_watch, link)->is_caller)
+            return true;
+    return false;
+}
+
 static void task_changed_at(struct task *t, uint64_t wall_ms, uint64_t mono_ms)
 {
     t->rev++;
@@ -345,6 +353,11 @@ bool task_is_storing(const struct task *t)
     return t->state == STATE_STORING && !task_is_over(t);
 }
 
+enum task_status task_status_told(const struct task *t)
+{
+    return task_is_storing(t) ? t->status_before : t->status;
+}
+
 struct blob *task_before_end(const struct task *t)
 {
     return task_is_storing(t) ? t->before : NULL;
@@ -472,21 +485,31 @@ bool task_is_deaf(const struct task *t)
     return !comfy_is_open(c) || comfy_link(c) != t->link_no;
 }
 
+bool task_is_stalled(const struct task *t)
+{
+    return clock_mono_ms() - t->news_at >= task_hub_options(t->hub)->stall_timeout_ms;
+}
+
+void task_finish_stalled(struct task *t)
+{
+    uint64_t silent = clock_mono_ms() - t->news_at;
+    supervisor_condemn(task_hub_options(t->hub)->supervisor,
+                       "a prompt made no progress within STALL_TIMEOUT");
+    task_finish(t, TASK_FAILED,
+                failure_new(FAILURE_STALLED, "no news from ComfyUI for %llu s",
+                            (unsigned long long)(silent / 1000)));
+}
+
 /* Nothing to do but to wait for news, and to look when there are none. */
 static void task_run_step(struct task *t)
 {
-    const struct task_hub_options *o = task_hub_options(t->hub);
-    uint64_t silent = clock_mono_ms() - t->news_at;
     task_forget_answer(t);
     if (t->wish != NULL) {
         task_cancel_start(t);
         return;
     }
-    if (!t->over && silent >= o->stall_timeout_ms) {
-        supervisor_condemn(o->supervisor, "a prompt made no progress within STALL_TIMEOUT");
-        struct failure *f = failure_new(FAILURE_STALLED, "no news from ComfyUI for %llu s",
-                                        (unsigned long long)(silent / 1000));
-        task_finish(t, TASK_FAILED, f);
+    if (!t->over && !task_is_deaf(t) && task_is_stalled(t)) { /* deaf: the looks will tell */
+        task_finish_stalled(t);
         return;
     }
     if (task_settle_undoubted(t))
@@ -628,6 +651,7 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
         (void)task_nodes(t); /* the record of the end has the same */
         t->before = blob_ref(task_record(t));
     }
+    t->status_before = t->status;
     failure_free(t->failure); /* of an attempt that another instance has taken over */
     t->failure = take_failure;
     if (!t->id_known && (t->state == STATE_LOOKING || t->state == STATE_CANCELLING))

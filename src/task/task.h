@@ -64,6 +64,7 @@ struct task_watch {
                                                 and task_is_known() */
     void (*on_end)(struct task_watch *w);    /* once; nothing follows */
     void *ctx;
+    bool is_caller;        /* it is run for him, and not only looked on by him */
     struct list_node link; /* the task's */
     struct task *task;
     bool ended; /* on_end is on its way or was called */
@@ -103,6 +104,8 @@ bool task_is_certain(const struct task *t);
 bool task_is_authority(const struct task *t);
 /* Has it an end that is not stored yet? */
 bool task_is_storing(const struct task *t);
+/* The status that may be told: that of before the end, while the end is being stored. */
+enum task_status task_status_told(const struct task *t);
 /* What may be told meanwhile: the record from before the end; borrowed. NULL: ask the store. */
 struct blob *task_before_end(const struct task *t);
 /* Does another instance run it? */
@@ -125,6 +128,7 @@ struct blob *task_output_bytes(const struct task *t, unsigned output);
  * alone. */
 bool task_saw_outputs(const struct task *t);
 bool task_has_watch(const struct task *t);
+bool task_has_caller(const struct task *t);
 
 /* The node map and the whole record as JSON. Borrowed until the loop's next turn: what was rendered
  * may be given to the store. Two renderings of one revision differ in the phases at most. */

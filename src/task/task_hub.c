@@ -42,6 +42,7 @@ struct task_hub {
 
     unsigned unknown_link; /* the link under which a prompt was left whose id we do not know */
     uint64_t closed_at;    /* the link is not open since then; 0: it is */
+    uint64_t ready_at;     /* the supervisor said so; 0: not yet */
     uint64_t stored_again_at;
     struct task_hub_stats stats;
 };
@@ -534,6 +535,17 @@ static void hub_fail_late_starts(struct task_hub *h)
     }
 }
 
+/* Its process lives and takes connections, but its WebSocket cannot be opened: it is stuck. Who
+ * waits has the other half of his time for its successor. Not while a prompt is in its hands, whose
+ * time STALL_TIMEOUT bounds. */
+static void hub_condemn_if_stuck(struct task_hub *h)
+{
+    uint64_t since = h->closed_at > h->ready_at ? h->closed_at : h->ready_at;
+    if (supervisor_state(h->options.supervisor) == SUPERVISOR_READY &&
+        h->count[PLACE_ACTIVE] == 0 && clock_mono_ms() - since >= h->options.startup_timeout_ms / 2)
+        supervisor_condemn(h->options.supervisor, "its WebSocket cannot be opened");
+}
+
 static void hub_store_again(struct task_hub *h)
 {
     if (clock_mono_ms() - h->stored_again_at < HUB_STORE_AGAIN_MS)
@@ -549,8 +561,10 @@ static void hub_store_again(struct task_hub *h)
 static void hub_on_tick(uv_timer_t *timer)
 {
     struct task_hub *h = timer->data;
-    if (h->closed_at != 0)
+    if (h->closed_at != 0) {
+        hub_condemn_if_stuck(h);
         hub_fail_late_starts(h);
+    }
     hub_store_again(h);
     uint64_t now = clock_mono_ms();
     for (unsigned place = PLACE_WAITING; place <= PLACE_ACTIVE; place++)
@@ -564,6 +578,8 @@ void task_hub_thaw(struct task_hub *h, uint64_t gap_ms)
 {
     if (h->closed_at != 0)
         h->closed_at = moment_put_off(h->closed_at, gap_ms);
+    if (h->ready_at != 0)
+        h->ready_at = moment_put_off(h->ready_at, gap_ms);
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
         LIST_FOREACH (node, &h->list[place])
             task_put_off(CONTAINER_OF(node, struct task, link), gap_ms);
@@ -606,8 +622,10 @@ static struct failure *stopping_failure(const struct task_hub *h)
 
 void task_hub_on_state(struct task_hub *h, enum supervisor_state now)
 {
-    if (now == SUPERVISOR_READY)
+    if (now == SUPERVISOR_READY) {
+        h->ready_at = clock_mono_ms();
         return;
+    }
     if (now != SUPERVISOR_STARTING) /* what it had in its hands died with it */
         hub_fate(h, &h->list[PLACE_ACTIVE], died_failure);
     if (now == SUPERVISOR_GAVE_UP) {

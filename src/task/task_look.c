@@ -144,11 +144,14 @@ static void look_ask(struct task *t, enum look_step step)
 {
     struct comfy *c = task_hub_options(t->hub)->comfy;
     struct comfy_request *r = task_ask(t);
+    uint64_t patience = task_hub_options(t->hub)->stall_timeout_ms;
+    r->head_ms = patience < TASK_ANSWER_MS ? patience : 0;
     t->look = step;
     if (step == LOOK_QUEUE)
         comfy_get_queue(c, r);
     else
         comfy_get_history(c, r, t->prompt_id);
+    r->head_ms = 0;
 }
 
 void task_look_start(struct task *t)
@@ -159,9 +162,22 @@ void task_look_start(struct task *t)
     look_ask(t, LOOK_HISTORY);
 }
 
+/* No answer is not a wrong one: a native call may hold HTTP up for as long as it takes. Whether
+ * ComfyUI is stuck in it for good only the time tells. */
+static bool look_is_unanswered(const struct task *t)
+{
+    return t->req->err.code == ERR_TIMEOUT;
+}
+
 static void look_failed(struct task *t, const char *what)
 {
-    if (++t->look_tries < TASK_LOOK_TRIES_MAX) {
+    bool unanswered = look_is_unanswered(t);
+    if (unanswered && task_is_stalled(t)) {
+        if (!task_settle_by_news(t))
+            task_finish_stalled(t);
+        return;
+    }
+    if (unanswered || ++t->look_tries < TASK_LOOK_TRIES_MAX) {
         t->look = LOOK_PAUSE;
         t->timer_fired = false;
         task_set_timer(t, task_retry_ms(t->look_tries));
@@ -178,8 +194,9 @@ static void look_still_there(struct task *t, enum queue_place place)
     t->state = STATE_RUNNING;
     t->over = false; /* whatever was taken for its end was not */
     t->look_ms = t->look_ms == 0 ? 1 : t->look_ms * 2;
-    if (place == QUEUE_PENDING)
-        t->news_at = clock_mono_ms(); /* others run; that is no silence of ours */
+    /* Others run, or what it tells does not come to us any more: that is no silence of its. */
+    if (place == QUEUE_PENDING || task_is_deaf(t))
+        t->news_at = clock_mono_ms();
 }
 
 /* Its id is ours, and nothing was ever seen of it: the request was lost on its way. */
@@ -202,15 +219,17 @@ static void look_absent(struct task *t)
         look_failed(t, "its WebSocket is not open");
         return;
     }
-    if (t->doubt != NULL) {
-        struct failure *f = t->doubt;
-        t->doubt = NULL;
+    struct failure *f = t->doubt;
+    t->doubt = NULL;
+    if (f == NULL)
+        f = failure_new(FAILURE_PROMPT_LOST,
+                        "the prompt is neither in ComfyUI's queue nor in its history: deleted "
+                        "there, or ComfyUI was restarted");
+    /* Its socket was lost as well: restarted, by whomever. As when ComfyUI died. */
+    if (task_is_deaf(t) && task_try_again(t, f))
+        failure_free(f);
+    else
         task_settle_failure(t, f);
-        return;
-    }
-    task_settle_failure(t, failure_new(FAILURE_PROMPT_LOST,
-                                       "the prompt is neither in ComfyUI's queue nor in its "
-                                       "history: deleted there, or ComfyUI was restarted"));
 }
 
 static void look_at_history(struct task *t, struct slice body)

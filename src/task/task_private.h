@@ -109,7 +109,7 @@ struct task {
     struct prompt prompt;
     struct buf metadata;
     struct progress progress;
-    enum task_status status;
+    enum task_status status, status_before; /* before it ended */
     enum task_state state;
     struct failure *failure;
     struct blob *nodes_blob, *record_blob;
@@ -209,6 +209,9 @@ void task_take_prompt(struct task *t, struct prompt *take_prompt); /* and forget
 /* Its progress is none yet, of the prompt's nodes, whose ids lie in the prompt's text. */
 void task_show_prompt(struct task *t);
 void task_set_status(struct task *t, enum task_status status);
+/* No sign of life of its prompt within STALL_TIMEOUT, where one could have come. */
+bool task_is_stalled(const struct task *t);
+void task_finish_stalled(struct task *t); /* and condemns ComfyUI */
 /* A moment that has been, after a gap: it was inside the gap if it came late in it, and never lies
  * in the future, from where every age would be immense. */
 static inline uint64_t moment_put_off(uint64_t at, uint64_t gap_ms)

@@ -2,7 +2,9 @@
 
 import contextlib
 import json
+import os
 import re
+import signal
 import threading
 import time
 from urllib.parse import quote
@@ -252,6 +254,38 @@ def test_a_comfyui_that_says_nothing_for_too_long_is_504_and_a_fresh_one(world):
     assert agent.comfy.state()["pid"] != pid
 
 
+def test_a_comfyui_that_is_stuck_in_a_run_is_504_and_a_fresh_one(world):
+    """Its port takes connections, and nothing is ever answered: a driver that hangs."""
+    agent = world.agent(env={"STALL_TIMEOUT": "2s", "MAX_ATTEMPTS": "1"})
+    pid = agent.comfy.state()["pid"]
+    run = later(agent.run, steps_prompt(1000, 20), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    os.kill(pid, signal.SIGSTOP)
+    check_envelope(run.result(), 504, "stalled", "CallComfyUIPromptError")
+    assert agent.run({"1": node("TestText", text="x")}).status == 200
+    assert agent.comfy.state()["pid"] != pid
+
+
+@pytest.mark.long
+def test_a_comfyui_that_got_stuck_while_idle_is_replaced_for_the_next_call(world):
+    agent = world.agent(env={"STARTUP_TIMEOUT": "6s"})
+    pid = agent.comfy.state()["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    until("the socket to be given up", lambda: "not open for prompts" in agent.text(), 90)
+    assert agent.run({"1": node("TestText", text="x")}).status == 200
+    assert agent.comfy.state()["pid"] != pid
+
+
+def test_a_lost_socket_is_no_silence_of_a_run_that_goes_on(world):
+    agent = world.agent(env={"STALL_TIMEOUT": "1s"})
+    pid = agent.comfy.state()["pid"]
+    run = later(agent.run, steps_prompt(150, 20), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    agent.comfy.control({"at": "now", "do": "ws_drop"})
+    assert run.result().status == 200
+    assert agent.record("t").json["attempt"] == 1 and agent.comfy.state()["pid"] == pid
+
+
 @pytest.mark.parametrize("pad", [0, 9 << 20], ids=["small", "too large to keep"])
 def test_what_custom_nodes_tell_everybody_is_no_news_of_a_prompt_that_hangs(both, pad):
     """As monitors of the GPU do, from threads of their own."""
@@ -444,6 +478,22 @@ def test_a_caller_that_leaves_lets_a_task_with_an_id_go_on(world):
     agent.comfy.release()
     until("its end", lambda: agent.record("t").json["status"] == "succeeded")
     assert agent.comfy.state()["interrupts"] == []
+
+
+@pytest.mark.parametrize("viewer_goes", ["before", "after"])
+def test_who_only_looks_on_keeps_no_run_going(world, viewer_goes):
+    agent = world.agent()
+    peer, task_id = held_run(agent, steps_prompt(2000), "x-fc-request-id: r-1")
+    viewers = [Peer(agent.port, f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+               for path in (f"/api/tasks/{task_id}/events", f"/api/tasks/{task_id}?wait=60")]
+    until("both to look on", lambda: re.search(r"(?m)^comfy_agent_http_connections ([4-9])", agent.get("/metrics").body.decode()))
+    for one in viewers if viewer_goes == "before" else []:
+        one.leave()
+    peer.leave()
+    agent.comfy.release()
+    until("it to be cancelled", lambda: agent.record(task_id).json["status"] == "cancelled")
+    for one in viewers if viewer_goes == "after" else []:
+        one.leave()
 
 
 def test_a_caller_that_leaves_takes_its_waiting_task_along(world):

@@ -50,6 +50,23 @@ STATES = {
 }
 
 
+def test_a_waiting_task_is_cancelled_when_that_is_stored(world):
+    """200 would be a promise: if the agent died now, the record would have it run."""
+    agent = world.agent(env={"STORE_URL": "mem:?delay_ms=500"})
+    agent.comfy.control({"at": "node", "class": "TestSleep", **HOLD})
+    with ThreadPoolExecutor(2) as pool:
+        runs = [pool.submit(agent.run, sleep_prompt(n), f"t{n}") for n in (1, 2)]
+        until("the other to wait", lambda: agent.get("/readyz").json["tasks"]["waiting"] == 1)
+        for _ in range(2):
+            answer = agent.ask("DELETE", "/api/tasks/t2")
+            assert (answer.status, answer.json["status"], answer.headers["task-status"]) == (202, "queued", "queued")
+        assert runs[1].result().code == "cancelled"
+        answer = agent.ask("DELETE", "/api/tasks/t2")
+        assert (answer.status, answer.json["status"]) == (200, "cancelled")
+        agent.comfy.release("here")
+        assert runs[0].result().status == 200
+
+
 @pytest.mark.parametrize("times", [1, 10])
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["here", "elsewhere"])
 @pytest.mark.parametrize("state", STATES)

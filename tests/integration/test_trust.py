@@ -471,7 +471,7 @@ def test_cancel_a_waiting_task_leaves_the_running_one_alone(world):
     until("the first to run", lambda: running(agent, "first"))
     second = later(agent.run, image_prompt(1), "second")
     until("it to wait", lambda: agent.record("second").json.get("queue_position") == 0)
-    assert agent.ask("DELETE", "/api/tasks/second").status == 200
+    assert agent.ask("DELETE", "/api/tasks/second").status == 202
     assert second.result().code == "cancelled"
     agent.comfy.release()
     assert first.result().status == 200
