@@ -1,4 +1,5 @@
 /* Who waits, who is in ComfyUI's hands, and which task a message is about. */
+#include "left.h"
 #include "log.h"
 #include "task_private.h"
 
@@ -12,6 +13,7 @@ enum {
     HUB_STORE_AGAIN_MS = 5000,
     HUB_UNSTORED_MAX = 1000,
     HUB_MIRRORS_MAX = 4096,
+    HUB_LEFT_MS = 180000, /* a cold load of a large model from a NAS takes two minutes */
     PLACES = PLACE_STORING + 1,
 };
 
@@ -30,7 +32,8 @@ struct task_hub {
     uint64_t hash_seed;
     struct task *last;            /* the task of the last event: most follow each other */
     struct silent_classes silent; /* of the ComfyUI that the link leads to */
-    struct buf draft;             /* texts are written here, so that each takes what it needs */
+    struct left *left;
+    struct buf draft; /* texts are written here, so that each takes what it needs */
 
     bool draining;
     bool drained_told;
@@ -138,6 +141,12 @@ struct task_hub *task_hub_new(uv_loop_t *loop, struct later *later,
     ASSERT(uv_timer_init(loop, &h->tick) == 0);
     h->tick.data = h;
     closer_hold(&h->closer);
+    struct left_options left = {options->comfy, options->supervisor,
+                                .patience_ms = options->stall_timeout_ms < HUB_LEFT_MS
+                                                   ? options->stall_timeout_ms
+                                                   : HUB_LEFT_MS};
+    h->left = left_new(loop, &left);
+    closer_hold(&h->closer);
     h->closed_at = clock_mono_ms();
     return h;
 }
@@ -145,6 +154,12 @@ struct task_hub *task_hub_new(uv_loop_t *loop, struct later *later,
 static void hub_on_tick_closed(uv_handle_t *handle)
 {
     struct task_hub *h = handle->data;
+    closer_release(&h->closer);
+}
+
+static void hub_on_left_closed(void *ctx)
+{
+    struct task_hub *h = ctx;
     closer_release(&h->closer);
 }
 
@@ -176,6 +191,7 @@ void task_hub_free(struct task_hub *h, void (*closed)(void *ctx), void *ctx)
     later_cancel(h->later, &h->drained_item);
     later_cancel(h->later, &h->pump_item);
     uv_close((uv_handle_t *)&h->tick, hub_on_tick_closed);
+    left_free(h->left, hub_on_left_closed, h);
     closer_begin(&h->closer, hub_on_closed);
 }
 
@@ -580,6 +596,7 @@ void task_hub_thaw(struct task_hub *h, uint64_t gap_ms)
         h->closed_at = moment_put_off(h->closed_at, gap_ms);
     if (h->ready_at != 0)
         h->ready_at = moment_put_off(h->ready_at, gap_ms);
+    left_thaw(h->left, gap_ms);
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
         LIST_FOREACH (node, &h->list[place])
             task_put_off(CONTAINER_OF(node, struct task, link), gap_ms);
@@ -632,6 +649,7 @@ void task_hub_on_state(struct task_hub *h, enum supervisor_state now)
         hub_fate(h, &h->list[PLACE_WAITING], gave_up_failure);
         hub_fate(h, &h->list[PLACE_ACTIVE], gave_up_failure);
     }
+    left_forget(h->left);
 }
 
 void task_hub_on_link(struct task_hub *h, bool open)
@@ -667,6 +685,11 @@ static struct task *hub_task_of(struct task_hub *h, struct slice prompt_id)
             return t;
     }
     return NULL;
+}
+
+void task_hub_left(struct task_hub *h, const char *prompt_id)
+{
+    left_add(h->left, prompt_id);
 }
 
 void task_hub_left_unknown(struct task_hub *h)

@@ -183,9 +183,11 @@ static void look_failed(struct task *t, const char *what)
         task_set_timer(t, task_retry_ms(t->look_tries));
         return;
     }
-    if (!task_settle_by_news(t))
-        task_settle_failure(t, failure_new(FAILURE_COMFYUI_GARBAGE,
-                                           "ComfyUI does not tell how the prompt ended: %s", what));
+    if (task_settle_by_news(t))
+        return;
+    task_leave_prompt(t);
+    task_settle_failure(t, failure_new(FAILURE_COMFYUI_GARBAGE,
+                                       "ComfyUI does not tell how the prompt ended: %s", what));
 }
 
 static void look_still_there(struct task *t, enum queue_place place)
@@ -291,7 +293,7 @@ void task_look_step(struct task *t)
 
 /* Delete it from the queue; interrupt only while the queue says that this very prompt runs (older
  * versions interrupt whatever runs); then wait for its end as usual. An interrupt can be lost: it
- * is repeated. What does not stop is condemned. */
+ * is repeated. */
 static void cancel_ask(struct task *t, enum cancel_step step)
 {
     struct comfy *c = task_hub_options(t->hub)->comfy;
@@ -352,10 +354,18 @@ static void cancel_at_history(struct task *t, struct slice body)
         task_settle_failure(t, NULL); /* deleted: it leaves no trace */
 }
 
+void task_leave_prompt(struct task *t)
+{
+    if (t->id_known)
+        task_hub_left(t->hub, t->prompt_id);
+}
+
 static void cancel_overdue(struct task *t)
 {
-    supervisor_condemn(task_hub_options(t->hub)->supervisor,
-                       "a prompt that was to stop did not stop");
+    task_leave_prompt(t);
+    if (!t->id_known) /* nobody can tell whether it goes on */
+        supervisor_condemn(task_hub_options(t->hub)->supervisor,
+                           "a prompt that was to stop did not stop");
     task_settle_failure(t, NULL);
 }
 

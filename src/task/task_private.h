@@ -19,7 +19,7 @@ enum {
     TASK_RETRY_MAX_MS = 5000,
     TASK_SUBMITS_MAX = 2,
     TASK_INPUTS_TRIES_MAX = 6, /* more than three seconds altogether */
-    TASK_CANCEL_MS = 30000,    /* then ComfyUI is condemned */
+    TASK_CANCEL_MS = 30000,    /* then the task ends without it: left.c */
     TASK_INTERRUPT_AGAIN_MS = 2000,
     TASK_END_STORE_MS = 30000,
     TASK_LIVE_AFTER_MS = 200,
@@ -242,6 +242,8 @@ void task_look_start(struct task *t);
 void task_look_step(struct task *t);
 void task_cancel_start(struct task *t);
 void task_cancel_step(struct task *t);
+/* It ends without having seen the end of its prompt, which goes on in ComfyUI for nobody. */
+void task_leave_prompt(struct task *t);
 void task_settle(struct task *t, const struct history *h);
 /* What the socket told decides, if it told the end without a gap. */
 bool task_settle_by_news(struct task *t);
@@ -381,6 +383,8 @@ void task_hub_remove(struct task_hub *h, struct task *t); /* from lists and inde
 void task_hub_enqueue(struct task_hub *h, struct task *t);
 void task_hub_enqueue_first(struct task_hub *h, struct task *t);
 bool task_hub_is_draining(const struct task_hub *h);
+/* A prompt is still in ComfyUI, and of no use to anybody. */
+void task_hub_left(struct task_hub *h, const char *prompt_id);
 /* A prompt whose id we do not know may still be in ComfyUI, under the present client id. */
 void task_hub_left_unknown(struct task_hub *h);
 void task_hub_count_mirror(struct task_hub *h, int by);

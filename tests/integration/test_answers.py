@@ -471,6 +471,29 @@ def test_a_caller_that_leaves_cancels_a_task_without_an_id_of_its_own(world, res
     assert agent.record(task_id).json["error"]["code"] == "caller_left"
 
 
+@pytest.mark.long
+def test_who_hangs_up_on_a_load_that_reads_no_interrupt_does_not_cost_the_models(world):
+    """Half a minute later its task has ended; ComfyUI goes on, and is free when the load is over."""
+    agent = world.agent()
+    pid = agent.comfy.state()["pid"]
+    peer = Peer(agent.port, post("/api/run", {"1": node("TestHang", ms=36_000)}, "x-fc-request-id: r-1"))
+    until("the node to run", lambda: agent.comfy.state()["nodes_run"] == 1)
+    peer.leave()
+    until("its end", lambda: agent.record("r-1").json["status"] == "cancelled", 40)
+    assert agent.run(image_prompt(1)).status == 200
+    assert agent.comfy.state()["pid"] == pid
+
+
+def test_a_prompt_that_was_given_up_and_never_stops_costs_its_comfyui(world):
+    """The function's time is over long before it would be known to hang."""
+    agent = world.agent(env={"PLATFORM": "fc", "STALL_TIMEOUT": "4s"})
+    pid = agent.comfy.state()["pid"]
+    reply = agent.run({"1": node("TestHang", ms=600_000)}, "t", {"X-Fc-Function-Timeout": "2"})
+    assert (reply.status, reply.code) == (504, "run_timeout")
+    assert agent.run(image_prompt(1)).status == 200
+    assert agent.comfy.state()["pid"] != pid
+
+
 def test_a_caller_that_leaves_lets_a_task_with_an_id_go_on(world):
     agent = world.agent()
     peer, task_id = held_run(agent, steps_prompt(5), "task-id: t")

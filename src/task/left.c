@@ -1,0 +1,191 @@
+#include "left.h"
+
+#include "closer.h"
+#include "history.h"
+#include "log.h"
+#include "task_private.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { LEFT_LOOK_MS = 2000 };
+
+struct left_prompt {
+    char id[TASK_PROMPT_ID_MAX + 1];
+    uint64_t since;
+};
+
+struct left {
+    struct left_options options;
+    struct left_prompt prompts[LEFT_MAX]; /* the oldest first */
+    unsigned count;
+    uv_timer_t timer; /* runs while there are any */
+    struct comfy_request req;
+    struct closer closer;
+    void (*closed)(void *ctx);
+    void *closed_ctx;
+};
+
+/* --- the list -------------------------------------------------------------------------------- */
+
+static void left_remove(struct left *l, unsigned at)
+{
+    l->count--;
+    memmove(&l->prompts[at], &l->prompts[at + 1], (l->count - at) * sizeof(l->prompts[0]));
+}
+
+unsigned left_count(const struct left *l)
+{
+    return l->count;
+}
+
+void left_forget(struct left *l)
+{
+    l->count = 0;
+    (void)uv_timer_stop(&l->timer);
+}
+
+void left_thaw(struct left *l, uint64_t gap_ms)
+{
+    for (unsigned i = 0; i < l->count; i++)
+        l->prompts[i].since = moment_put_off(l->prompts[i].since, gap_ms);
+}
+
+/* --- asking them away ------------------------------------------------------------------------ */
+
+static void left_on_answer(struct comfy_request *r, const struct err *err);
+
+/* What is asked next is told by left_on_answer(), too. */
+static void left_ask(struct left *l)
+{
+    l->req.done = left_on_answer;
+    closer_hold(&l->closer);
+}
+
+static void left_on_asked_away(struct comfy_request *r, const struct err *err)
+{
+    struct left *l = r->ctx;
+    (void)err; /* the next look tells */
+    closer_release(&l->closer);
+}
+
+static void left_ask_away(struct left *l, const struct left_prompt *p, enum queue_place place)
+{
+    left_ask(l);
+    l->req.done = left_on_asked_away;
+    if (place == QUEUE_PENDING)
+        comfy_delete_pending(l->options.comfy, &l->req, p->id);
+    else
+        comfy_interrupt(l->options.comfy, &l->req, p->id);
+}
+
+static void left_condemn_if_overdue(struct left *l)
+{
+    if (l->count == 0 || clock_mono_ms() - l->prompts[0].since < l->options.patience_ms)
+        return;
+    left_forget(l);
+    supervisor_condemn(l->options.supervisor, "a prompt that was to stop did not stop");
+}
+
+/* Forgets what is gone and asks one of the others away: those that wait first, so that none of
+ * them begins. */
+static void left_look(struct left *l, struct slice queue)
+{
+    const struct left_prompt *running = NULL, *pending = NULL;
+    enum queue_place place;
+    for (unsigned i = l->count; i-- > 0;) {
+        if (queue_parse(&place, queue, l->prompts[i].id, NULL) != ERR_OK)
+            return;
+        if (place == QUEUE_ABSENT)
+            left_remove(l, i);
+    }
+    for (unsigned i = 0; i < l->count; i++) {
+        ASSERT(queue_parse(&place, queue, l->prompts[i].id, NULL) == ERR_OK);
+        if (place == QUEUE_PENDING)
+            pending = &l->prompts[i];
+        else
+            running = &l->prompts[i];
+    }
+    if (pending != NULL)
+        left_ask_away(l, pending, QUEUE_PENDING);
+    else if (running != NULL)
+        left_ask_away(l, running, QUEUE_RUNNING);
+    else
+        left_forget(l);
+}
+
+static void left_on_answer(struct comfy_request *r, const struct err *err)
+{
+    struct left *l = r->ctx;
+    if (err == NULL && r->status == 200) {
+        struct buf body = comfy_request_take_body(r); /* the request is used again */
+        left_look(l, buf_slice(&body));
+        buf_done(&body);
+    }
+    left_condemn_if_overdue(l);
+    closer_release(&l->closer);
+}
+
+static void left_on_timer(uv_timer_t *timer)
+{
+    struct left *l = timer->data;
+    if (l->req.busy)
+        return;
+    left_ask(l);
+    comfy_get_queue(l->options.comfy, &l->req);
+}
+
+void left_add(struct left *l, const char *prompt_id)
+{
+    if (l->closed != NULL)
+        return;
+    if (l->count == LEFT_MAX)
+        left_remove(l, 0);
+    struct left_prompt *p = &l->prompts[l->count++];
+    (void)snprintf(p->id, sizeof(p->id), "%s", prompt_id);
+    p->since = clock_mono_ms();
+    log_warn("task", "prompt %s is still in ComfyUI: asked away until it is gone", prompt_id);
+    if (!uv_is_active((uv_handle_t *)&l->timer))
+        ASSERT(uv_timer_start(&l->timer, left_on_timer, LEFT_LOOK_MS, LEFT_LOOK_MS) == 0);
+}
+
+/* --- life ------------------------------------------------------------------------------------ */
+
+struct left *left_new(uv_loop_t *loop, const struct left_options *options)
+{
+    struct left *l = xcalloc(1, sizeof(*l));
+    l->options = *options;
+    comfy_request_init(&l->req);
+    l->req.ctx = l;
+    closer_init(&l->closer, loop);
+    ASSERT(uv_timer_init(loop, &l->timer) == 0);
+    l->timer.data = l;
+    closer_hold(&l->closer);
+    return l;
+}
+
+static void left_on_timer_closed(uv_handle_t *handle)
+{
+    struct left *l = handle->data;
+    closer_release(&l->closer);
+}
+
+static void left_on_closed(struct closer *closer)
+{
+    struct left *l = CONTAINER_OF(closer, struct left, closer);
+    void (*closed)(void *ctx) = l->closed;
+    void *ctx = l->closed_ctx;
+    comfy_request_done(&l->req);
+    free(l);
+    closed(ctx);
+}
+
+void left_free(struct left *l, void (*closed)(void *ctx), void *ctx)
+{
+    l->closed = closed;
+    l->closed_ctx = ctx;
+    left_forget(l);
+    comfy_request_cancel(&l->req);
+    uv_close((uv_handle_t *)&l->timer, left_on_timer_closed);
+    closer_begin(&l->closer, left_on_closed);
+}

@@ -1,0 +1,32 @@
+/* Prompts that were given up while ComfyUI had them: their tasks have ended, and they would go on
+ * costing the GPU for nobody. They are asked away (deleted where they wait, interrupted where they
+ * run) again and again until ComfyUI has none of them.
+ *
+ * A native call, as the loading of a model, reads no interrupt. It gets time to end by itself:
+ * killing ComfyUI costs every model that is loaded, and who asks again would begin from nothing. A
+ * ComfyUI that has not let go of a prompt by then is condemned.
+ */
+#ifndef LEFT_H
+#define LEFT_H
+
+#include "comfy.h"
+#include "supervisor.h"
+
+enum { LEFT_MAX = 16 }; /* the oldest are forgotten */
+
+struct left;
+
+struct left_options {
+    struct comfy *comfy;
+    struct supervisor *supervisor;
+    uint64_t patience_ms;
+};
+
+struct left *left_new(uv_loop_t *loop, const struct left_options *options);
+void left_add(struct left *l, const char *prompt_id);
+unsigned left_count(const struct left *l);
+void left_forget(struct left *l);                /* their ComfyUI is gone */
+void left_thaw(struct left *l, uint64_t gap_ms); /* the process did not run for so long */
+void left_free(struct left *l, void (*closed)(void *ctx), void *ctx); /* from the loop */
+
+#endif
