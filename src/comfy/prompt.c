@@ -188,6 +188,21 @@ static void move_nodes(struct prompt *p, struct slice from, struct slice to)
     }
 }
 
+/* What makes another call the same one: what it has run is, and which of its outputs are. */
+static void digest(struct prompt *p, struct slice prompt)
+{
+    struct buf both;
+    if (p->targets.len == 0) {
+        sha256_hex(prompt, p->sha256);
+        return;
+    }
+    buf_init(&both, SIZE_MAX);
+    buf_add(&both, prompt);
+    buf_add(&both, p->targets);
+    sha256_hex(buf_slice(&both), p->sha256);
+    buf_done(&both);
+}
+
 /* The text that goes out; the nodes then point into it. */
 static enum err_code write_text(struct prompt *p, struct slice prompt, struct prompt_fault *fault)
 {
@@ -203,7 +218,7 @@ static enum err_code write_text(struct prompt *p, struct slice prompt, struct pr
         return err_set(&fault->err, code, "prompts take too much memory at the moment");
     if (code != ERR_OK)
         return refuse(fault, "json_too_complex", "the prompt does not fit into memory", NULL);
-    sha256_hex(prompt, p->sha256);
+    digest(p, prompt);
     if (edited)
         return read_nodes(p, buf_slice(&p->text), fault);
     move_nodes(p, prompt, buf_slice(&p->text));

@@ -35,7 +35,7 @@ struct prompt {
     struct prompt_node *nodes; /* of `text`, in its order */
     unsigned count;
     struct buf seeds; /* JSON object of the seeds that were filled in: {"3.seed": 123} */
-    char sha256[SHA256_TEXT + 1];     /* of the prompt as sent, without its envelope */
+    char sha256[SHA256_TEXT + 1];     /* of the prompt as sent, with its targets if it has any */
     struct slice extra_data, targets; /* in body; empty: none */
     struct slice metadata;            /* any JSON value in body; empty: none */
     struct slice task_id;             /* token in body; empty: none */

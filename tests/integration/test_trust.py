@@ -101,6 +101,21 @@ def test_what_was_told_is_not_taken_back_while_others_poll(world):
         each.result()
 
 
+def test_the_same_id_with_other_targets_is_409(world):
+    """Else its 200 would be without the outputs that were asked for."""
+    agent = world.agent()
+    prompt = {"1": node("TestText", text="x"), "2": node("TestText", text="y")}
+
+    def run(targets):
+        return agent.run(json.dumps({"prompt": prompt, "partial_execution_targets": targets}), "t")
+
+    assert run(["1"]).status == 200
+    assert run(["1"]).status == 200
+    assert (run(["2"]).status, run(["2"]).code) == (409, "other_prompt")
+    assert agent.run(prompt, "t").status == 409
+    assert len(agent.comfy.prompts) == 1
+
+
 def test_the_same_id_with_another_prompt_is_409(world):
     comfy, agents = two_agents(world)
     waiting = later(agents[0].run, steps_prompt(20), "t")
