@@ -180,6 +180,9 @@ void task_put_off(struct task *t, uint64_t gap_ms)
     for (size_t i = 0; i < ARRAY_LEN(moments); i++)
         if (*moments[i] != 0) /* has not come yet */
             *moments[i] = moment_put_off(*moments[i], gap_ms);
+    /* How long it was to others is not known: the clock may have stood still as well. The lease
+     * holds when it has been looked after. */
+    t->verified_at = t->live_record.wrote_at = 0;
 }
 
 void task_take_prompt(struct task *t, struct prompt *take_prompt)

@@ -141,6 +141,29 @@ static void test_a_task_that_came_late_in_a_gap_is_not_old(void **state)
     end_hub(r);
 }
 
+/* The monotonic clock of a machine that was put to sleep has not moved: the gap is one of nothing.
+ */
+static void test_a_lease_from_before_a_gap_holds_when_it_was_looked_after(void **state)
+{
+    struct room *r = *state;
+    create(r);
+    turn(r);
+    struct task *t = task_hub_find(r->hub_room.hub, SLICE("t"));
+    assert_true(task_is_certain(t));
+    assert_int_equal(ask_put(&r->hub_room.f, r->hub_room.s, "t~end.1", "{\"superseded\":{}}"),
+                     ERR_OK);
+    task_hub_thaw(r->hub_room.hub, 0);
+    assert_false(task_is_certain(t));
+    for (unsigned i = 0; i < 1000 && task_failure(t) == NULL; i++) {
+        turn(r);
+        uv_sleep(2);
+    }
+    assert_non_null(task_failure(t));
+    assert_int_equal(task_failure(t)->code, FAILURE_SUPERSEDED);
+    task_hub_end_all(r->hub_room.hub);
+    end_hub(r);
+}
+
 static void test_the_end_of_a_drain_waits_for_the_store(void **state)
 {
     struct room *r = *state;
@@ -230,6 +253,7 @@ int main(void)
         TEST(test_an_end_on_its_way_when_the_hub_ends),
         TEST(test_an_end_that_is_refused_when_the_hub_ends),
         TEST(test_a_task_that_came_late_in_a_gap_is_not_old),
+        TEST(test_a_lease_from_before_a_gap_holds_when_it_was_looked_after),
         TEST(test_the_end_of_a_drain_waits_for_the_store),
         TEST(test_a_first_record_that_waited_tells_no_end),
         TEST(test_a_prompt_is_kept_as_it_came),
