@@ -530,22 +530,24 @@ static void app_build(struct app *a)
                                     .fetch_ms = cfg->input_timeout_ms};
     a->inputs = inputs_new(&a->loop, &a->later, &inputs);
 
-    struct task_hub_options hub = {.caller = a->door != NULL ? door_caller(a->door) : NULL,
-                                   .supervisor = a->supervisor,
-                                   .comfy = a->comfy,
-                                   .inputs = a->door == NULL || keeps ? a->inputs : NULL,
-                                   .store = a->store,
-                                   .max_concurrency = (unsigned)cfg->max_concurrency,
-                                   .max_queue = (unsigned)cfg->max_queue,
-                                   .max_attempts = (unsigned)cfg->max_attempts,
-                                   .lease_ms = cfg->lease_timeout_ms,
-                                   .folder_per_task = strcmp(cfg->output_folder, "task") == 0,
-                                   .run_timeout_ms = cfg->run_timeout_ms,
-                                   .stall_timeout_ms = cfg->stall_timeout_ms,
-                                   .startup_timeout_ms = cfg->startup_timeout_ms,
-                                   .instance = a->instance,
-                                   .on_shown = app_on_shown,
-                                   .ctx = a};
+    struct task_hub_options hub = {
+        .caller = a->door != NULL ? door_caller(a->door) : NULL,
+        .supervisor = a->supervisor,
+        .comfy = a->comfy,
+        .inputs = a->door == NULL || keeps ? a->inputs : NULL,
+        .store = a->store,
+        .max_concurrency = (unsigned)cfg->max_concurrency,
+        .max_queue = (unsigned)cfg->max_queue,
+        .max_attempts = (unsigned)cfg->max_attempts,
+        .lease_ms = cfg->lease_timeout_ms,
+        .folder_per_task = strcmp(cfg->output_folder, "task") == 0,
+        .left_is_found = a->door == NULL && !invocation_on_platform(app_getenv, cfg->platform),
+        .run_timeout_ms = cfg->run_timeout_ms,
+        .stall_timeout_ms = cfg->stall_timeout_ms,
+        .startup_timeout_ms = cfg->startup_timeout_ms,
+        .instance = a->instance,
+        .on_shown = app_on_shown,
+        .ctx = a};
     a->hub = task_hub_new(&a->loop, &a->later, &hub);
 }
 

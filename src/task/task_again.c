@@ -120,6 +120,12 @@ void task_retreat_step(struct task *t)
         again_claim(t);
 }
 
+void task_leave_to_others(struct task *t)
+{
+    t->left_over = true;
+    task_take_fate(t, failure_new(FAILURE_SUPERSEDED, "left to another instance"));
+}
+
 void task_supersede(struct task *t)
 {
     if (t->state >= STATE_STORING || t->wish != NULL)

@@ -772,8 +772,23 @@ void task_hub_drain(struct task_hub *h, void (*drained)(void *ctx), void *ctx)
     hub_look_if_drained(h);
 }
 
+/* Nobody waits here for its end, and somebody else will go on with it: as if we had been killed,
+ * but that nothing of it is half done. */
+static void hub_leave_to_others(struct task_hub *h)
+{
+    if (!h->options.left_is_found)
+        return;
+    for (unsigned place = PLACE_WAITING; place <= PLACE_ACTIVE; place++)
+        LIST_FOREACH_SAFE (node, next, &h->list[place]) {
+            struct task *t = CONTAINER_OF(node, struct task, link);
+            if (t->claimed && !task_has_watch(t))
+                task_leave_to_others(t);
+        }
+}
+
 void task_hub_end_all(struct task_hub *h)
 {
+    hub_leave_to_others(h);
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
         hub_fate(h, &h->list[place], stopping_failure);
 }

@@ -25,6 +25,7 @@ struct task_hub_options {
     struct inputs *inputs; /* NULL: inputs that are files are left alone */
     struct store *store;
     bool folder_per_task; /* a task's outputs go into a folder of its id */
+    bool left_is_found;   /* whoever comes after us looks for what is under way in the store */
     unsigned max_concurrency, max_queue, max_attempts;
     uint64_t lease_ms; /* a record that stands still for so long has no owner any more */
     uint64_t run_timeout_ms, stall_timeout_ms, startup_timeout_ms;

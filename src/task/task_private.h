@@ -160,6 +160,7 @@ struct task {
     struct err *refused;    /* NULL: it was not */
     bool fence;             /* the claim to come ends the attempt before, which was ours */
     bool lost;              /* the end of our attempt was refused */
+    bool left_over;         /* nothing is written of it any more: somebody else will find it */
     bool live_due;          /* changed, but too young to be written again */
     bool free_first;        /* ComfyUI is to free its memory and cache before the next attempt */
     bool reran;             /* … because of a missing file; once is enough */
@@ -322,6 +323,7 @@ bool task_try_again(struct task *t, const struct failure *why);
 void task_retreat_step(struct task *t);
 void task_begin_again(struct task *t);                     /* as if it had never been submitted */
 void task_supersede(struct task *t);                       /* somebody else owns it now */
+void task_leave_to_others(struct task *t);                 /* we stop, and it does not end */
 void task_wish(struct task *t, struct failure *take_wish); /* the first one counts */
 void task_finish_unwanted(struct task *t);                 /* as its wish or fate has it */
 

@@ -197,10 +197,14 @@ static void end_write(struct task *t)
 
 static void end_begin(struct task *t)
 {
-    if (t->failure != NULL && t->failure->code == FAILURE_SUPERSEDED)
+    if (t->left_over) {
+        t->state = STATE_ENDED;
+        task_hub_remove(t->hub, t);
+    } else if (t->failure != NULL && t->failure->code == FAILURE_SUPERSEDED) {
         task_mirror_after_loss(t);
-    else
+    } else {
         end_write(t);
+    }
 }
 
 static void live_on_end(struct task *t)

@@ -95,6 +95,23 @@ def test_a_run_that_does_not_end_in_time_is_recorded_as_stopped(world):
     assert not group(pgid)
 
 
+def test_what_nobody_waits_for_is_left_to_whoever_comes_after(world):
+    """A restart: who was told 202 has nobody who would send his prompt again."""
+    env = {"DRAIN_TIMEOUT": "1s", "LEASE_TIMEOUT": "2s"}
+    agent = world.agent(env=env)
+    agent.comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    ids = [f"t{n}" for n in range(3)]
+    for task_id in ids:
+        assert agent.run(steps_prompt(3), task_id, {"prefer": "respond-async"}).status == 202
+    until("one to run", lambda: agent.record("t0").json["status"] == "running")
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 0
+    assert [world.document(f"{task_id}~task")["status"] for task_id in ids] == ["running", "queued", "queued"]
+    after = world.agent("after", env=env)
+    for task_id in ids:
+        until(f"the end of {task_id}", lambda: after.record(task_id).json["status"] == "succeeded")
+
+
 @pytest.mark.long
 def test_a_store_that_hangs_at_the_end_costs_no_caller_his_result(world):
     agent = world.agent(env={"STORE_URL": "mem:?delay_ms=8000", "DRAIN_TIMEOUT": "500ms"})
