@@ -144,7 +144,7 @@ static void look_ask(struct task *t, enum look_step step)
 {
     struct comfy *c = task_hub_options(t->hub)->comfy;
     struct comfy_request *r = task_ask(t);
-    uint64_t patience = task_hub_options(t->hub)->stall_timeout_ms;
+    uint64_t patience = task_hub_options(t->hub)->stall_timeout_ms / 4; /* not one alone decides */
     r->head_ms = patience < TASK_ANSWER_MS ? patience : 0;
     t->look = step;
     if (step == LOOK_QUEUE)

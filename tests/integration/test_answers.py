@@ -254,9 +254,11 @@ def test_a_comfyui_that_says_nothing_for_too_long_is_504_and_a_fresh_one(world):
     assert agent.comfy.state()["pid"] != pid
 
 
-def test_a_comfyui_that_is_stuck_in_a_run_is_504_and_a_fresh_one(world):
+@pytest.mark.long
+@pytest.mark.parametrize("stall", ["2s", "8s"], ids=["before it is looked for", "while it is"])
+def test_a_comfyui_that_is_stuck_in_a_run_is_504_and_a_fresh_one(world, stall):
     """Its port takes connections, and nothing is ever answered: a driver that hangs."""
-    agent = world.agent(env={"STALL_TIMEOUT": "2s", "MAX_ATTEMPTS": "1"})
+    agent = world.agent(env={"STALL_TIMEOUT": stall, "MAX_ATTEMPTS": "1"})
     pid = agent.comfy.state()["pid"]
     run = later(agent.run, steps_prompt(1000, 20), "t")
     until("the task to run", lambda: running(agent, "t"))
@@ -284,6 +286,21 @@ def test_a_lost_socket_is_no_silence_of_a_run_that_goes_on(world):
     agent.comfy.control({"at": "now", "do": "ws_drop"})
     assert run.result().status == 200
     assert agent.record("t").json["attempt"] == 1 and agent.comfy.state()["pid"] == pid
+
+
+@pytest.mark.long
+def test_one_look_without_an_answer_is_no_stall_of_a_run_whose_socket_was_lost(world):
+    agent = world.agent(env={"STALL_TIMEOUT": "4s"})
+    run = later(agent.run, steps_prompt(400, 20), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    agent.comfy.control({"at": "now", "do": "ws_drop"})
+    time.sleep(5)
+    agent.comfy.control({"at": "http", "route": "GET /history/*", "do": "hold", "name": "look"})
+    agent.comfy.await_hold("http")
+    time.sleep(1.2)
+    agent.comfy.release("look")
+    assert run.result().status == 200
+    assert agent.record("t").json["attempt"] == 1
 
 
 @pytest.mark.parametrize("pad", [0, 9 << 20], ids=["small", "too large to keep"])
