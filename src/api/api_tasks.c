@@ -206,7 +206,9 @@ static void prompt_route(struct api *api, struct http_req *req, struct slice id)
     /* Who follows another instance's run has seeds of its own, which nobody runs. */
     bool is_ours =
         t != NULL && (task_before_end(t) != NULL || (task_is_known(t) && !task_is_mirror(t)));
-    if (is_ours && task_prompt(t)->text.len > 0) {
+    /* The same answer at any time and of any instance. */
+    bool is_stored_otherwise = is_ours && task_has_fetched(t) && task_id_is_given(t);
+    if (is_ours && !is_stored_otherwise && task_prompt(t)->text.len > 0) {
         struct answer_about about = {.task_id = c->id};
         answer_json(req, 200, buf_slice(&task_prompt(t)->text), &about);
         free(c);

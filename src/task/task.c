@@ -118,6 +118,11 @@ bool task_has_watch(const struct task *t)
     return !list_is_empty(&t->watches);
 }
 
+bool task_has_fetched(const struct task *t)
+{
+    return t->has_fetched;
+}
+
 bool task_has_caller(const struct task *t)
 {
     LIST_FOREACH (node, &t->watches)

@@ -120,6 +120,8 @@ bool task_status_read(struct slice name, enum task_status *ret); /* false: there
 const struct failure *task_failure(const struct task *t); /* NULL unless failed or cancelled */
 const struct progress *task_progress(const struct task *t);
 const struct prompt *task_prompt(const struct task *t);
+/* Files among its inputs have become names in its prompt; what is stored has them as they came. */
+bool task_has_fetched(const struct task *t);
 unsigned task_outputs(const struct task *t, const struct task_output **ret);
 /* All of a small output, which came along when it was asked for; output < TASK_KEPT_MAX. Borrowed,
  * and gone when the end has been told to who waited for it. NULL: it has to be fetched. */

@@ -20,6 +20,7 @@ static void inputs_take_text(struct task *t, struct buf *take_text)
 {
     enum err_code code = prompt_set_text(&t->prompt, take_text);
     ASSERT(code == ERR_OK); /* only strings were replaced by strings */
+    t->has_fetched = true;
     task_show_prompt(t);
 }
 

@@ -137,6 +137,7 @@ struct task {
     struct inputs_job *inputs_job;
     uint64_t inputs_at; /* monotonic; 0: it had none */
     unsigned inputs_tries;
+    bool has_fetched;
     bool requeue; /* nothing of it had reached ComfyUI: the attempt begins again */
 
     struct comfy_request *req; /* NULL: nothing is asked, and no answer is of use; task_ask() */

@@ -8,7 +8,7 @@ import threading
 import pytest
 from PIL import Image
 
-from world import node, until
+from world import later, node, until
 
 HERE = {"FETCH_ALLOW": "127.0.0.1"}
 
@@ -88,6 +88,22 @@ def test_only_the_bytes_of_the_input_change(world, site):
     (upload,) = uploads(agent)
     want = sent.replace(site.url + "/a.png", upload["name"])
     assert want in agent.comfy.body(0).decode()
+
+
+def test_the_prompt_is_told_as_it_came_whenever_it_is_asked_for(world):
+    agents = [world.agent(f"agent{n}") for n in (1, 2)]
+    image = "data:image/png;base64," + base64.b64encode(png("red")).decode()
+    agents[0].comfy.control({"at": "node", "do": "hold", "class": "LoadImage"})
+    run = later(agents[0].run, load(image), "t")
+    agents[0].comfy.await_hold("node")
+
+    def told():
+        return {agent.get("/api/tasks/t/prompt").json["1"]["inputs"]["image"] for agent in agents}
+
+    assert told() == {image}
+    agents[0].comfy.release()
+    assert run.result().status == 200
+    assert told() == {image}
 
 
 def test_names_and_texts_are_left_alone(world, site):
