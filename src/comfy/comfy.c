@@ -23,6 +23,9 @@ struct comfy *comfy_new(uv_loop_t *loop, struct later *later, const struct comfy
     struct http_up_options up = {HTTP_UP_DEFAULTS, .host = c->host, .port = options->port};
     c->http = http_up_new(loop, later, &up);
     closer_hold(&c->closer);
+    up.connections_max = up.idle_max = COMFY_VIEWS_MAX;
+    c->views = http_up_new(loop, later, &up);
+    closer_hold(&c->closer);
     comfy_request_init(&c->ask);
     return c;
 }
@@ -69,6 +72,7 @@ void comfy_free(struct comfy *c, void (*closed)(void *ctx), void *ctx)
     c->closed_ctx = ctx;
     uv_close((uv_handle_t *)&c->timer, comfy_on_timer_closed);
     http_up_close(c->http, comfy_on_http_closed, c);
+    http_up_close(c->views, comfy_on_http_closed, c);
     closer_begin(&c->closer, comfy_on_closed);
 }
 
@@ -321,7 +325,7 @@ void comfy_view_start(struct comfy *c, struct http_call *call)
     if (c->options.files != NULL)
         http_files_start(c->options.files, call);
     else
-        http_up_start(c->http, call);
+        http_up_start(c->views, call);
 }
 
 void comfy_view_cancel(struct comfy *c, struct http_call *call)

@@ -25,6 +25,7 @@ enum {
     COMFY_GREETING_MS = 10000,
     COMFY_REPLY_MAX = 64 * 1024 * 1024, /* history and queue repeat whole prompts */
     COMFY_LOOK_BYTES = 16 * 1024,
+    COMFY_VIEWS_MAX = 256, /* transfers to clients at once; further ones wait in order */
 };
 
 struct http_files;
@@ -53,7 +54,8 @@ unsigned comfy_link(const struct comfy *c); /* another number for each socket */
 /* Does it take our prompt_id with a prompt, and interrupt by it (0.3.45; 0.3.57)? */
 bool comfy_takes_ids(const struct comfy *c);
 struct http_up *comfy_http(struct comfy *c);
-/* GET or HEAD of what comfy_view_target() names. As http_up_start() and the others. */
+/* GET or HEAD of what comfy_view_target() names, for a client, who may be slow: on connections of
+ * its own, so that no task waits for one. As http_up_start() and the others. */
 void comfy_view_start(struct comfy *c, struct http_call *call);
 void comfy_view_cancel(struct comfy *c, struct http_call *call);
 void comfy_view_pause(struct comfy *c, struct http_call *call);

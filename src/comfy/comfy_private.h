@@ -21,7 +21,8 @@ struct comfy {
     char *host;
     uv_loop_t *loop;
     struct later *later;
-    struct http_up *http;
+    struct http_up *http;  /* what tasks need */
+    struct http_up *views; /* what goes to clients, at their pace */
     struct closer closer;
     uv_timer_t timer;
     bool closing;
