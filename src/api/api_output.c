@@ -1,6 +1,6 @@
 #include "api_output.h"
 
-#include "lookup.h"
+#include "invoked.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ struct output {
     struct task *task;
     struct task_output made;
     char status[16];
-    bool not_stored;
+    bool not_stored, of_run;
     struct http_call call;
     struct http_headers headers;
     struct buf target;
@@ -38,6 +38,8 @@ static void output_refuse(struct output *o, int status, const char *code, const 
 {
     struct answer_about about = {.task_id = task_id(o->task)};
     o->answered = o->gone = true;
+    if (o->of_run)
+        invoked_judge(o->api, o->req, status == 503);
     answer_error(o->req, status, status == 410 ? "OutputGoneError" : "MarshalResultError", code,
                  detail, &about);
 }
@@ -95,6 +97,8 @@ static void output_begin(struct output *o, struct http_call *call)
     headers_try(&extra, SLICE("x-content-type-options"), SLICE("nosniff"));
     headers_try(&extra, SLICE("content-security-policy"), SLICE("sandbox"));
     o->answered = true;
+    if (o->of_run)
+        invoked_judge(o->api, o->req, false);
     http_begin(o->req, call->status,
                o->made.media_type[0] != '\0' ? o->made.media_type : "application/octet-stream",
                call->res_length, &extra);
@@ -157,7 +161,7 @@ static void output_on_abort(struct http_req *req)
 }
 
 void output_send(struct api *api, struct http_req *req, struct task *t, unsigned index,
-                 const struct answer_about *about)
+                 const struct answer_about *about, bool of_run)
 {
     static const char *const passed[] = {"range", "if-range", "if-none-match", "if-modified-since"};
     const struct task_output *outputs;
@@ -170,6 +174,7 @@ void output_send(struct api *api, struct http_req *req, struct task *t, unsigned
     o->task = task_ref(t);
     o->made = outputs[index];
     o->not_stored = about->not_stored;
+    o->of_run = of_run;
     if (about->task_status != NULL)
         (void)snprintf(o->status, sizeof(o->status), "%s", about->task_status);
     buf_init(&o->target, SIZE_MAX);

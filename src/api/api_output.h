@@ -7,8 +7,9 @@
 #include "api.h"
 
 /* Takes the request over: its data and callbacks are the output's from here on. `about` is copied,
- * its texts must outlive the call only. */
+ * its texts must outlive the call only. `of_run`: it answers a run, and the platform is told
+ * whether to deliver that again. */
 void output_send(struct api *api, struct http_req *req, struct task *t, unsigned index,
-                 const struct answer_about *about);
+                 const struct answer_about *about, bool of_run);
 
 #endif
