@@ -160,8 +160,17 @@ static void output_on_abort(struct http_req *req)
     comfy_view_cancel(o->api->comfy, &o->call);
 }
 
+/* `Prefer: wait` is about this, too. */
+static uint64_t output_patience_ms(const struct run_order *order)
+{
+    if (order == NULL)
+        return UINT64_MAX;
+    uint64_t left = run_order_patience_ms(order);
+    return order->wishes.has_wait && order->wishes.wait_ms < left ? order->wishes.wait_ms : left;
+}
+
 void output_send(struct api *api, struct http_req *req, struct task *t, unsigned index,
-                 const struct answer_about *about, bool of_run)
+                 const struct answer_about *about, const struct run_order *order)
 {
     static const char *const passed[] = {"range", "if-range", "if-none-match", "if-modified-since"};
     const struct task_output *outputs;
@@ -174,7 +183,7 @@ void output_send(struct api *api, struct http_req *req, struct task *t, unsigned
     o->task = task_ref(t);
     o->made = outputs[index];
     o->not_stored = about->not_stored;
-    o->of_run = of_run;
+    o->of_run = order != NULL;
     if (about->task_status != NULL)
         (void)snprintf(o->status, sizeof(o->status), "%s", about->task_status);
     buf_init(&o->target, SIZE_MAX);
@@ -202,5 +211,5 @@ void output_send(struct api *api, struct http_req *req, struct task *t, unsigned
         .on_end = output_on_end,
         .ctx = o,
     };
-    comfy_view_start(api->comfy, &o->call);
+    comfy_view_start(api->comfy, &o->call, output_patience_ms(order));
 }

@@ -132,7 +132,8 @@ static void run_stream_results(struct run *r, struct task *t)
 {
     struct result_sink sink = {run_on_result_begin, run_on_write, run_on_result_end, r};
     http_on_drain(r->req, run_on_drain);
-    r->result = result_start(t, r->api->comfy, r->api->later, &sink);
+    r->result =
+        result_start(t, r->api->comfy, r->api->later, &sink, run_order_patience_ms(&r->order));
 }
 
 /* It is in the store and goes on without this caller. */
@@ -164,10 +165,21 @@ static void run_on_change(struct task_watch *w)
         run_answer_later(r);
 }
 
+/* Can the files of a task that has succeeded be had? */
+static bool run_has_comfyui(const struct run *r)
+{
+    return r->api->door != NULL || supervisor_state(r->api->supervisor) == SUPERVISOR_READY;
+}
+
 static void run_on_wait_over(uv_timer_t *timer)
 {
     struct run *r = timer->data;
     r->wait_over = true;
+    if (r->result != NULL && !r->begun && !run_has_comfyui(r)) {
+        result_cancel(r->result);
+        run_answer_later(r);
+        return;
+    }
     if (r->watching)
         run_on_change(&r->watch);
 }
@@ -180,7 +192,7 @@ static void run_answer_output(struct run *r, struct task *t, const struct answer
         answer_error(r->req, 406, "RequestParamsError", "no_such_media",
                      "the run made no output of the media types in `accept`", about);
     } else {
-        output_send(r->api, r->req, t, (unsigned)index, about, true);
+        output_send(r->api, r->req, t, (unsigned)index, about, &r->order);
     }
     run_free(r);
 }
@@ -205,7 +217,8 @@ static void run_on_task_end(struct task_watch *w)
         refusal_done(&why);
         return;
     }
-    if (r->order.async && !run_never_began(t)) {
+    bool late = r->wait_over && r->order.want_results && !run_has_comfyui(r);
+    if ((r->order.async && !run_never_began(t)) || (late && task_status(t) == TASK_SUCCEEDED)) {
         run_answer_later(r);
         return;
     }

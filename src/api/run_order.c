@@ -275,6 +275,11 @@ uint64_t run_order_left_ms(const struct run_order *o)
     return o->limit_at > now ? o->limit_at - now : 1;
 }
 
+uint64_t run_order_patience_ms(const struct run_order *o)
+{
+    return o->limit_at != 0 ? run_order_left_ms(o) : UINT64_MAX;
+}
+
 bool run_order_expire(struct run_order *o, struct task *t, struct refusal *ret_why)
 {
     if (task_is_mirror(t) || task_deadline(t) > o->limit_at) {

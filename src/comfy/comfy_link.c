@@ -176,6 +176,7 @@ void comfy_up(struct comfy *c)
     c->pause_ms = 0;
     link_forget(c);
     link_ask(c);
+    comfy_view_release(c);
 }
 
 void comfy_down(struct comfy *c)

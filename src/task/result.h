@@ -20,9 +20,10 @@ struct result_sink {
     void *ctx;
 };
 
-/* Of a succeeded task; holds a reference. Nothing is written inside this call. */
+/* Of a succeeded task; holds a reference. Nothing is written inside this call. While ComfyUI starts
+ * it is waited for, so long at most: comfy_view_start(). */
 struct result *result_start(struct task *t, struct comfy *comfy, struct later *later,
-                            const struct result_sink *sink);
+                            const struct result_sink *sink, uint64_t wait_ms);
 void result_resume(struct result *r);
 /* No end() follows; frees when the transfer has ended. */
 void result_cancel(struct result *r);

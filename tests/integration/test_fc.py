@@ -397,6 +397,19 @@ def test_who_joined_with_more_time_gets_the_end(world, more):
     assert answers["long"].status == 200
 
 
+def test_who_waits_for_what_was_made_is_told_before_the_platform_kills_it(world):
+    before = world.agent("before")
+    assert before.run(image_prompt(), "t").status == 200
+    before.stop()
+    agent = world.agent(ready=False, env={"PLATFORM": "fc"}, comfy_env={"STANDIN_BOOT_MS": "600000"})
+    until("the agent to answer", agent.answers)
+    for more in ({}, {"accept": "image/*"}):
+        began = time.monotonic()
+        reply = agent.run(image_prompt(), "t", {"X-Fc-Function-Timeout": "2", **more})
+        assert (reply.status, reply.code) == (503, "comfyui_unavailable")
+        assert reply.headers["x-fc-status"] == "404" and time.monotonic() - began < 2
+
+
 # --- x-fc-status ---------------------------------------------------------------------------------
 
 
