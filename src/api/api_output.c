@@ -137,7 +137,9 @@ static void output_on_part(struct http_call *call, struct slice part)
 static void output_on_end(struct http_call *call, const struct err *err)
 {
     struct output *o = call->ctx;
-    if (!o->gone && !o->answered)
+    if (!o->gone && !o->answered && err != NULL && err->code == ERR_PROTOCOL)
+        output_refuse(o, 502, "comfyui_error", err->msg);
+    else if (!o->gone && !o->answered)
         output_refuse(o, 503, "comfyui_unavailable",
                       err != NULL ? err->msg : "ComfyUI does not answer");
     else if (!o->gone && err != NULL)

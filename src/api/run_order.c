@@ -56,7 +56,9 @@ void refusal_set_result(struct refusal *r, const struct err *err)
                     err->msg);
         r->message = "OutputGoneError";
     } else {
-        refusal_set(r, 503, "comfyui_unavailable", err->msg);
+        bool broke = err->code == ERR_PROTOCOL;
+        refusal_set(r, broke ? 502 : 503, broke ? "comfyui_error" : "comfyui_unavailable",
+                    err->msg);
         r->message = "MarshalResultError";
     }
 }

@@ -128,7 +128,7 @@ static void result_on_head(struct http_call *call)
     if (call->status == 404)
         result_fail(r, ERR_NOT_FOUND, "it is not there any more");
     else if (call->status != 200)
-        result_fail(r, ERR_UNAVAILABLE, "ComfyUI does not give it");
+        result_fail(r, ERR_PROTOCOL, "ComfyUI does not give it");
     else if (!result_is_the_one(result_output(r), call))
         result_fail(r, ERR_CORRUPT, "it was overwritten: it is not the file that was made");
     if (r->err.code != ERR_OK)

@@ -15,7 +15,7 @@ struct result_sink {
     /* False: no room; result_resume() follows when there is. */
     bool (*write)(void *ctx, struct slice part);
     /* Once, from the loop. NULL: complete. NOT_FOUND: a file is gone. CORRUPT: it is another one.
-     */
+     * PROTOCOL: ComfyUI answers, but not with the file. */
     void (*end)(void *ctx, const struct err *err);
     void *ctx;
 };

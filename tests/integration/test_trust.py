@@ -571,6 +571,20 @@ def test_an_output_that_is_gone_or_another_is_410(world):
     assert (reply.status, reply.code) == (410, "output_gone")
 
 
+@pytest.mark.parametrize("broken", [{"status": 500}, {"status": 200, "body": "", "headers": {"x y": "z"}}])
+def test_a_comfyui_that_does_not_give_an_output_is_502(world, broken):
+    made = world.agent("before")
+    made.run(image_prompt(1), "t")
+    made.stop()
+    agent = world.agent()  # which has kept nothing
+    agent.comfy.control({"at": "http", "route": "/view", "do": "answer", "times": 0, **broken})
+    for reply in (agent.run(image_prompt(1), "t"), agent.run(image_prompt(1), "t", {"accept": "image/*"}),
+                  agent.get("/api/tasks/t/outputs/0")):
+        assert (reply.status, reply.code) == (502, "comfyui_error"), reply
+    agent.comfy.reset()
+    assert agent.run(image_prompt(1), "t").json["2"]["results"]
+
+
 def test_a_cached_run_whose_file_was_deleted_is_run_once_more(both):
     agent = both.agent()
     agent.run(image_prompt(1), "first")
