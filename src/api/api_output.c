@@ -37,11 +37,13 @@ static void output_free(struct output *o)
 static void output_refuse(struct output *o, int status, const char *code, const char *detail)
 {
     struct answer_about about = {.task_id = task_id(o->task)};
+    const char *message = status == 410   ? "OutputGoneError"
+                          : status == 416 ? "RequestParamsError"
+                                          : "MarshalResultError";
     o->answered = o->gone = true;
     if (o->of_run)
         invoked_judge(o->api, o->req, status == 503);
-    answer_error(o->req, status, status == 410 ? "OutputGoneError" : "MarshalResultError", code,
-                 detail, &about);
+    answer_error(o->req, status, message, code, detail, &about);
 }
 
 /* The size of the whole file, from Content-Length or "Content-Range: bytes 0-9/100"; -1: untold. */
@@ -83,6 +85,15 @@ static void pass_on(struct http_headers *to, const struct http_call *call, const
         headers_try(to, slice_of(name), value);
 }
 
+/* With how long the file is: RFC 9110, 15.5.17. */
+static void output_refuse_range(struct output *o)
+{
+    char text[40];
+    int len = snprintf(text, sizeof(text), "bytes */%llu", (unsigned long long)o->made.size);
+    http_add_header(o->req, SLICE("content-range"), (struct slice){text, (size_t)len});
+    output_refuse(o, 416, "no_such_range", "the file has no such range");
+}
+
 static void output_begin(struct output *o, struct http_call *call)
 {
     struct http_headers extra;
@@ -120,6 +131,8 @@ static void output_on_head(struct http_call *call)
     } else if (call->status != 304 && !output_is_the_one(o, call)) {
         output_refuse(o, 410, "output_changed",
                       "the file was overwritten: it is not the one that this task made");
+    } else if (call->status == 416) {
+        output_refuse_range(o);
     } else {
         output_begin(o, call);
     }

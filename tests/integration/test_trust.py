@@ -552,7 +552,11 @@ def test_outputs_have_a_size_a_type_and_ranges(world):
     assert whole.status == 200 and len(whole.body) == 1000
     assert part.status == 206 and part.body == whole.body[10:20]
     assert agent.ask("HEAD", output["url"]).headers["content-length"] == "1000"
-    assert agent.get(output["url"], range="bytes=5000-").status == 416
+    none = agent.get(output["url"], range="bytes=5000-")
+    assert (none.status, none.code, none.headers["content-range"]) == (416, "no_such_range", "bytes */1000")
+    assert none.headers["content-type"] == "application/json" and none.json["message"] == "RequestParamsError"
+    none = agent.ask("HEAD", output["url"], headers={"range": "bytes=5000-"})
+    assert (none.status, none.headers["content-range"]) == (416, "bytes */1000")
     assert agent.get("/api/tasks/t/outputs/1").status == 404
     assert agent.get("/api/tasks/t/outputs/x").status == 404
 
