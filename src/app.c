@@ -92,6 +92,8 @@ struct app {
     bool server_drained, tasks_drained, signalled;
 };
 
+static const char *const app_is_stopping = "the service is stopping";
+
 static void app_stop(struct app *a, int exit_code, const char *why);
 
 /* --- who tells whom -------------------------------------------------------------------------- */
@@ -110,6 +112,8 @@ static void app_on_state(struct supervisor *s, enum supervisor_state now,
     else
         comfy_down(a->comfy);
     task_hub_on_state(a->hub, now);
+    if (now == SUPERVISOR_GAVE_UP)
+        comfy_give_up(a->comfy, "ComfyUI exited too often and is not started any more");
     if (now == SUPERVISOR_GAVE_UP)
         app_stop(a, EXIT_GAVE_UP, "ComfyUI exited too often");
 }
@@ -281,6 +285,7 @@ static void app_end_comfyui(struct app *a)
         (void)uv_timer_stop(&a->timer);
         a->state = ENDING_COMFYUI;
         comfy_down(a->comfy);
+        comfy_give_up(a->comfy, app_is_stopping);
         supervisor_stop(a->supervisor);
     }
     if (a->state == ENDING_COMFYUI && comfyui_is_gone(a))
@@ -321,6 +326,7 @@ static void app_end_if_answered(struct app *a)
 static void app_answer(struct app *a)
 {
     a->state = ANSWERING;
+    comfy_give_up(a->comfy, app_is_stopping);
     ASSERT(uv_timer_start(&a->timer, app_on_answer_time_up, APP_ANSWER_MS, 0) == 0);
     app_end_if_answered(a);
 }
@@ -514,6 +520,7 @@ static void app_build(struct app *a)
     struct comfy_options talk = {.files = a->files,
                                  .host = a->settings.comfy_host,
                                  .port = a->settings.comfy_port,
+                                 .startup_ms = cfg->startup_timeout_ms,
                                  .on_event = app_on_event,
                                  .on_link = app_on_link,
                                  .ctx = a};

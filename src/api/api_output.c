@@ -1,6 +1,6 @@
 #include "api_output.h"
 
-#include "lookup.h"
+#include "invoked.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,7 @@ struct output {
     struct task *task;
     struct task_output made;
     char status[16];
-    bool not_stored;
+    bool not_stored, of_run;
     struct http_call call;
     struct http_headers headers;
     struct buf target;
@@ -37,9 +37,13 @@ static void output_free(struct output *o)
 static void output_refuse(struct output *o, int status, const char *code, const char *detail)
 {
     struct answer_about about = {.task_id = task_id(o->task)};
+    const char *message = status == 410   ? "OutputGoneError"
+                          : status == 416 ? "RequestParamsError"
+                                          : "MarshalResultError";
     o->answered = o->gone = true;
-    answer_error(o->req, status, status == 410 ? "OutputGoneError" : "MarshalResultError", code,
-                 detail, &about);
+    if (o->of_run)
+        invoked_judge(o->api, o->req, status == 503);
+    answer_error(o->req, status, message, code, detail, &about);
 }
 
 /* The size of the whole file, from Content-Length or "Content-Range: bytes 0-9/100"; -1: untold. */
@@ -81,6 +85,15 @@ static void pass_on(struct http_headers *to, const struct http_call *call, const
         headers_try(to, slice_of(name), value);
 }
 
+/* With how long the file is: RFC 9110, 15.5.17. */
+static void output_refuse_range(struct output *o)
+{
+    char text[40];
+    int len = snprintf(text, sizeof(text), "bytes */%llu", (unsigned long long)o->made.size);
+    http_add_header(o->req, SLICE("content-range"), (struct slice){text, (size_t)len});
+    output_refuse(o, 416, "no_such_range", "the file has no such range");
+}
+
 static void output_begin(struct output *o, struct http_call *call)
 {
     struct http_headers extra;
@@ -95,6 +108,8 @@ static void output_begin(struct output *o, struct http_call *call)
     headers_try(&extra, SLICE("x-content-type-options"), SLICE("nosniff"));
     headers_try(&extra, SLICE("content-security-policy"), SLICE("sandbox"));
     o->answered = true;
+    if (o->of_run)
+        invoked_judge(o->api, o->req, false);
     http_begin(o->req, call->status,
                o->made.media_type[0] != '\0' ? o->made.media_type : "application/octet-stream",
                call->res_length, &extra);
@@ -116,6 +131,8 @@ static void output_on_head(struct http_call *call)
     } else if (call->status != 304 && !output_is_the_one(o, call)) {
         output_refuse(o, 410, "output_changed",
                       "the file was overwritten: it is not the one that this task made");
+    } else if (call->status == 416) {
+        output_refuse_range(o);
     } else {
         output_begin(o, call);
     }
@@ -133,7 +150,9 @@ static void output_on_part(struct http_call *call, struct slice part)
 static void output_on_end(struct http_call *call, const struct err *err)
 {
     struct output *o = call->ctx;
-    if (!o->gone && !o->answered)
+    if (!o->gone && !o->answered && err != NULL && err->code == ERR_PROTOCOL)
+        output_refuse(o, 502, "comfyui_error", err->msg);
+    else if (!o->gone && !o->answered)
         output_refuse(o, 503, "comfyui_unavailable",
                       err != NULL ? err->msg : "ComfyUI does not answer");
     else if (!o->gone && err != NULL)
@@ -156,8 +175,17 @@ static void output_on_abort(struct http_req *req)
     comfy_view_cancel(o->api->comfy, &o->call);
 }
 
+/* `Prefer: wait` is about this, too. */
+static uint64_t output_patience_ms(const struct run_order *order)
+{
+    if (order == NULL)
+        return UINT64_MAX;
+    uint64_t left = run_order_patience_ms(order);
+    return order->wishes.has_wait && order->wishes.wait_ms < left ? order->wishes.wait_ms : left;
+}
+
 void output_send(struct api *api, struct http_req *req, struct task *t, unsigned index,
-                 const struct answer_about *about)
+                 const struct answer_about *about, const struct run_order *order)
 {
     static const char *const passed[] = {"range", "if-range", "if-none-match", "if-modified-since"};
     const struct task_output *outputs;
@@ -170,6 +198,7 @@ void output_send(struct api *api, struct http_req *req, struct task *t, unsigned
     o->task = task_ref(t);
     o->made = outputs[index];
     o->not_stored = about->not_stored;
+    o->of_run = order != NULL;
     if (about->task_status != NULL)
         (void)snprintf(o->status, sizeof(o->status), "%s", about->task_status);
     buf_init(&o->target, SIZE_MAX);
@@ -197,5 +226,5 @@ void output_send(struct api *api, struct http_req *req, struct task *t, unsigned
         .on_end = output_on_end,
         .ctx = o,
     };
-    comfy_view_start(api->comfy, &o->call);
+    comfy_view_start(api->comfy, &o->call, output_patience_ms(order));
 }

@@ -5,10 +5,13 @@
 
 #include "answer.h"
 #include "api.h"
+#include "run_order.h"
 
 /* Takes the request over: its data and callbacks are the output's from here on. `about` is copied,
- * its texts must outlive the call only. */
+ * its texts must outlive the call only. `order`: of the run that it answers, for the length of this
+ * call; the platform is told whether to deliver that again. NULL: it is no run. While ComfyUI
+ * starts, it is waited for. */
 void output_send(struct api *api, struct http_req *req, struct task *t, unsigned index,
-                 const struct answer_about *about);
+                 const struct answer_about *about, const struct run_order *order);
 
 #endif

@@ -15,6 +15,7 @@
 #include "answer.h"
 #include "api.h"
 #include "api_output.h"
+#include "invoked.h"
 #include "result.h"
 #include "run_order.h"
 
@@ -49,17 +50,10 @@ static void run_free(struct run *r)
         free(r);
 }
 
-/* `again`: the same may work when it is delivered once more. */
-static void run_tell_platform(struct run *r, bool again)
-{
-    if (r->api->on_platform)
-        http_add_header(r->req, SLICE("x-fc-status"), again ? SLICE("404") : SLICE("200"));
-}
-
 static void run_refuse(struct run *r, const struct refusal *why)
 {
     struct answer_about about = {.task_id = r->order.id};
-    run_tell_platform(r, why->status == 429 || why->status == 503);
+    invoked_judge(r->api, r->req, why->status == 429 || why->status == 503);
     answer_error_object(r->req, why->status, why->message, buf_slice(&why->error), &about);
     run_free(r);
 }
@@ -109,7 +103,7 @@ static void run_on_result_begin(void *ctx)
     struct http_headers headers;
     struct answer_about about = run_about(r->watch.task);
     answer_headers(&headers, &about);
-    run_tell_platform(r, false);
+    invoked_judge(r->api, r->req, false);
     r->begun = true;
     http_begin(r->req, 200, ANSWER_JSON, -1, &headers);
     http_headers_done(&headers);
@@ -138,7 +132,8 @@ static void run_stream_results(struct run *r, struct task *t)
 {
     struct result_sink sink = {run_on_result_begin, run_on_write, run_on_result_end, r};
     http_on_drain(r->req, run_on_drain);
-    r->result = result_start(t, r->api->comfy, r->api->later, &sink);
+    r->result =
+        result_start(t, r->api->comfy, r->api->later, &sink, run_order_patience_ms(&r->order));
 }
 
 /* It is in the store and goes on without this caller. */
@@ -157,7 +152,7 @@ static void run_answer_later(struct run *r)
         ASSERT(http_headers_add(&headers, SLICE("x-fc-request-id"),
                                 slice_of(r->order.request_id[0] != '\0' ? r->order.request_id
                                                                         : r->order.id)) == ERR_OK);
-    run_tell_platform(r, false);
+    invoked_judge(r->api, r->req, false);
     http_respond(r->req, 202, ANSWER_JSON, SLICE_EMPTY, &headers);
     http_headers_done(&headers);
     run_free(r);
@@ -170,10 +165,21 @@ static void run_on_change(struct task_watch *w)
         run_answer_later(r);
 }
 
+/* Can the files of a task that has succeeded be had? */
+static bool run_has_comfyui(const struct run *r)
+{
+    return r->api->door != NULL || supervisor_state(r->api->supervisor) == SUPERVISOR_READY;
+}
+
 static void run_on_wait_over(uv_timer_t *timer)
 {
     struct run *r = timer->data;
     r->wait_over = true;
+    if (r->result != NULL && !r->begun && !run_has_comfyui(r)) {
+        result_cancel(r->result);
+        run_answer_later(r);
+        return;
+    }
     if (r->watching)
         run_on_change(&r->watch);
 }
@@ -181,12 +187,13 @@ static void run_on_wait_over(uv_timer_t *timer)
 static void run_answer_output(struct run *r, struct task *t, const struct answer_about *about)
 {
     int index = run_wishes_output(&r->order.wishes, t);
-    run_tell_platform(r, false);
-    if (index < 0)
+    if (index < 0) {
+        invoked_judge(r->api, r->req, false);
         answer_error(r->req, 406, "RequestParamsError", "no_such_media",
                      "the run made no output of the media types in `accept`", about);
-    else
-        output_send(r->api, r->req, t, (unsigned)index, about);
+    } else {
+        output_send(r->api, r->req, t, (unsigned)index, about, &r->order);
+    }
     run_free(r);
 }
 
@@ -210,11 +217,13 @@ static void run_on_task_end(struct task_watch *w)
         refusal_done(&why);
         return;
     }
-    if (r->order.async && !run_never_began(t)) {
+    bool late = r->wait_over && r->order.want_results && !run_has_comfyui(r);
+    if ((r->order.async && !run_never_began(t)) || (late && task_status(t) == TASK_SUCCEEDED)) {
         run_answer_later(r);
         return;
     }
-    if (task_status(t) == TASK_SUCCEEDED && r->order.wishes.media.len > 0) {
+    bool read = !r->order.held; /* or whoever sent it is gone, whatever he would accept */
+    if (task_status(t) == TASK_SUCCEEDED && r->order.wishes.media.len > 0 && read) {
         run_answer_output(r, t, &about);
         return;
     }
@@ -223,12 +232,12 @@ static void run_on_task_end(struct task_watch *w)
         return;
     }
     if (task_status(t) == TASK_SUCCEEDED) {
-        run_tell_platform(r, false);
+        invoked_judge(r->api, r->req, false);
         answer_json(r->req, 200, blob_slice(task_nodes(t)), &about);
     } else {
         enum failure_code code = task_failure(t)->code;
         bool again = failure_is_passing(code) || answer_status_of(code) == 503;
-        run_tell_platform(r, again && !(r->order.called > 0 && failure_is_doors(code)));
+        invoked_judge(r->api, r->req, again && !(r->order.called > 0 && failure_is_doors(code)));
         answer_failure(r->req, task_failure(t), &about);
     }
     run_free(r);

@@ -160,7 +160,8 @@ static void run_on_drain(struct ws_server *socket)
 static void run_start_result(struct ws_run *r, struct task *t)
 {
     struct result_sink sink = {run_on_result_begin, run_on_write, run_on_result_end, r};
-    r->result = result_start(t, r->api->comfy, r->api->later, &sink);
+    r->result =
+        result_start(t, r->api->comfy, r->api->later, &sink, run_order_patience_ms(&r->order));
 }
 
 /* --- the feed -------------------------------------------------------------------------------- */

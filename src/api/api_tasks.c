@@ -75,7 +75,7 @@ static void output_answer(struct tasks_call *c, struct task *t)
     unsigned count = task_outputs(t, &outputs);
     struct answer_about about = {.task_id = c->id, .task_status = task_status_name(task_status(t))};
     if (c->output < count)
-        output_send(c->api, c->req, t, c->output, &about);
+        output_send(c->api, c->req, t, c->output, &about, NULL);
     else if (task_has_ended(t))
         call_refuse(c, 404, "no_such_output", "the task has no output of this number");
     else

@@ -52,6 +52,12 @@ void invoked_begin(const struct api *api, struct http_req *req)
     invoked_take_keys(api, req);
 }
 
+void invoked_judge(const struct api *api, struct http_req *req, bool again)
+{
+    if (api->on_platform)
+        http_add_header(req, SLICE("x-fc-status"), again ? SLICE("404") : SLICE("200"));
+}
+
 /* The answer leaves after this: what is said later may be frozen in. */
 void invoked_end(const struct api *api, struct http_req *req)
 {

@@ -16,5 +16,8 @@ bool invoked_by_platform(struct http_req *req, bool on_platform);
  * role to the store. */
 void invoked_begin(const struct api *api, struct http_req *req);
 void invoked_end(const struct api *api, struct http_req *req);
+/* `x-fc-status` of the answer that follows. `again`: the same may work when it is delivered once
+ * more. */
+void invoked_judge(const struct api *api, struct http_req *req, bool again);
 
 #endif

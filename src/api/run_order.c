@@ -56,7 +56,9 @@ void refusal_set_result(struct refusal *r, const struct err *err)
                     err->msg);
         r->message = "OutputGoneError";
     } else {
-        refusal_set(r, 503, "comfyui_unavailable", err->msg);
+        bool broke = err->code == ERR_PROTOCOL;
+        refusal_set(r, broke ? 502 : 503, broke ? "comfyui_error" : "comfyui_unavailable",
+                    err->msg);
         r->message = "MarshalResultError";
     }
 }
@@ -273,6 +275,11 @@ uint64_t run_order_left_ms(const struct run_order *o)
     if (o->limit_at == 0)
         return 0;
     return o->limit_at > now ? o->limit_at - now : 1;
+}
+
+uint64_t run_order_patience_ms(const struct run_order *o)
+{
+    return o->limit_at != 0 ? run_order_left_ms(o) : UINT64_MAX;
 }
 
 bool run_order_expire(struct run_order *o, struct task *t, struct refusal *ret_why)

@@ -53,6 +53,8 @@ struct task *run_order_refuse(struct run_order *o, struct slice body, struct ref
 
 /* How long from now until run_order_expire() is due; 0: never. */
 uint64_t run_order_left_ms(const struct run_order *o);
+/* How long this caller can wait for ComfyUI; UINT64_MAX: as long as anybody. */
+uint64_t run_order_patience_ms(const struct run_order *o);
 /* This caller's time is nearly over. False: so is the task's, which ends now: first ComfyUI is
  * asked to stop; again after half the margin, it ends whatever ComfyUI does. True: another caller
  * has more time, or another instance runs it: it goes on, and this caller is told *ret_why. */

@@ -1,6 +1,5 @@
 /* Requests to ComfyUI. What an answer means is the business of whoever asked. */
 #include "comfy_private.h"
-#include "http_file.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,12 +15,16 @@ struct comfy *comfy_new(uv_loop_t *loop, struct later *later, const struct comfy
     c->host = xstrdup(options->host);
     c->loop = loop;
     c->later = later;
+    list_init(&c->waits);
     closer_init(&c->closer, loop);
     ASSERT(uv_timer_init(loop, &c->timer) == 0);
     c->timer.data = c;
     closer_hold(&c->closer);
     struct http_up_options up = {HTTP_UP_DEFAULTS, .host = c->host, .port = options->port};
     c->http = http_up_new(loop, later, &up);
+    closer_hold(&c->closer);
+    up.connections_max = up.idle_max = COMFY_VIEWS_MAX;
+    c->views = http_up_new(loop, later, &up);
     closer_hold(&c->closer);
     comfy_request_init(&c->ask);
     return c;
@@ -64,11 +67,13 @@ static void comfy_on_closed(struct closer *closer)
 void comfy_free(struct comfy *c, void (*closed)(void *ctx), void *ctx)
 {
     comfy_down(c);
+    ASSERT(list_is_empty(&c->waits));
     c->closing = true;
     c->closed = closed;
     c->closed_ctx = ctx;
     uv_close((uv_handle_t *)&c->timer, comfy_on_timer_closed);
     http_up_close(c->http, comfy_on_http_closed, c);
+    http_up_close(c->views, comfy_on_http_closed, c);
     closer_begin(&c->closer, comfy_on_closed);
 }
 
@@ -314,38 +319,6 @@ enum err_code comfy_view_target(const struct progress_file *file, struct buf *ou
         add_query(out, "&type", file->type) != ERR_OK || out->len >= HTTP_TARGET_MAX)
         return ERR_INVALID;
     return ERR_OK;
-}
-
-void comfy_view_start(struct comfy *c, struct http_call *call)
-{
-    if (c->options.files != NULL)
-        http_files_start(c->options.files, call);
-    else
-        http_up_start(c->http, call);
-}
-
-void comfy_view_cancel(struct comfy *c, struct http_call *call)
-{
-    if (c->options.files != NULL)
-        http_files_cancel(call);
-    else
-        http_up_cancel(call);
-}
-
-void comfy_view_pause(struct comfy *c, struct http_call *call)
-{
-    if (c->options.files != NULL)
-        http_files_pause(call);
-    else
-        http_up_pause(call);
-}
-
-void comfy_view_resume(struct comfy *c, struct http_call *call)
-{
-    if (c->options.files != NULL)
-        http_files_resume(call);
-    else
-        http_up_resume(call);
 }
 
 static const char *const unusable_target = "/view"; /* answered 404: there is no such file */

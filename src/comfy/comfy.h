@@ -25,6 +25,7 @@ enum {
     COMFY_GREETING_MS = 10000,
     COMFY_REPLY_MAX = 64 * 1024 * 1024, /* history and queue repeat whole prompts */
     COMFY_LOOK_BYTES = 16 * 1024,
+    COMFY_VIEWS_MAX = 256, /* transfers to clients at once; further ones wait in order */
 };
 
 struct http_files;
@@ -32,6 +33,7 @@ struct comfy_options {
     struct http_files *files; /* NULL, or what answers for /view instead: there is no ComfyUI */
     const char *host;         /* in numbers */
     unsigned port;
+    uint64_t startup_ms; /* how long anybody waits for ComfyUI at most */
     /* Every message of the socket, decoded. */
     void (*on_event)(struct comfy *c, const struct event *e);
     /* Open or no longer open. */
@@ -43,6 +45,9 @@ struct comfy *comfy_new(uv_loop_t *loop, struct later *later, const struct comfy
 void *comfy_ctx(const struct comfy *c);
 void comfy_up(struct comfy *c);
 void comfy_down(struct comfy *c);
+/* It will not come up any more, as far as anybody can tell: who waits for it is told so, now, and
+ * nobody waits until comfy_up(). `why` is a literal. Ignored while it is up. */
+void comfy_give_up(struct comfy *c, const char *why);
 /* The process did not run for a while: connections that wait unused are not trusted any more. */
 void comfy_thaw(struct comfy *c);
 /* Every request must have ended. */
@@ -53,8 +58,11 @@ unsigned comfy_link(const struct comfy *c); /* another number for each socket */
 /* Does it take our prompt_id with a prompt, and interrupt by it (0.3.45; 0.3.57)? */
 bool comfy_takes_ids(const struct comfy *c);
 struct http_up *comfy_http(struct comfy *c);
-/* GET or HEAD of what comfy_view_target() names. As http_up_start() and the others. */
-void comfy_view_start(struct comfy *c, struct http_call *call);
+/* GET or HEAD of what comfy_view_target() names, for a client, who may be slow: on connections of
+ * its own, so that no task waits for one. As http_up_start() and the others, but that it waits for
+ * ComfyUI first: until comfy_up(), for wait_ms and for startup_ms at most (0: not), which ends in
+ * ERR_UNAVAILABLE. */
+void comfy_view_start(struct comfy *c, struct http_call *call, uint64_t wait_ms);
 void comfy_view_cancel(struct comfy *c, struct http_call *call);
 void comfy_view_pause(struct comfy *c, struct http_call *call);
 void comfy_view_resume(struct comfy *c, struct http_call *call);

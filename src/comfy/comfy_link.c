@@ -163,13 +163,20 @@ static void link_ask(struct comfy *c)
     comfy_request_get(c, r, "/features");
 }
 
+static void link_forget(struct comfy *c)
+{
+    http_up_forget(c->http);
+    http_up_forget(c->views);
+}
+
 void comfy_up(struct comfy *c)
 {
     ASSERT(c->state == COMFY_DOWN && !c->closing);
     c->asked = false;
     c->pause_ms = 0;
-    http_up_forget(c->http);
+    link_forget(c);
     link_ask(c);
+    comfy_view_release(c);
 }
 
 void comfy_down(struct comfy *c)
@@ -179,13 +186,13 @@ void comfy_down(struct comfy *c)
     (void)uv_timer_stop(&c->timer);
     link_drop_socket(c);
     comfy_request_cancel(&c->ask);
-    http_up_forget(c->http);
+    link_forget(c);
     link_set(c, COMFY_DOWN);
 }
 
 void comfy_thaw(struct comfy *c)
 {
-    http_up_forget(c->http);
+    link_forget(c);
 }
 
 bool comfy_is_open(const struct comfy *c)

@@ -1,4 +1,5 @@
-/* What the two halves of the conversation share: comfy.c (requests) and comfy_link.c (socket). */
+/* What the parts of the conversation share: comfy.c (requests), comfy_link.c (socket), comfy_view.c
+ * (files for clients). */
 #ifndef COMFY_PRIVATE_H
 #define COMFY_PRIVATE_H
 
@@ -21,9 +22,12 @@ struct comfy {
     char *host;
     uv_loop_t *loop;
     struct later *later;
-    struct http_up *http;
+    struct http_up *http;  /* what tasks need */
+    struct http_up *views; /* what goes to clients, at their pace */
     struct closer closer;
     uv_timer_t timer;
+    struct list_node waits; /* calls that wait for ComfyUI: comfy_view.c */
+    const char *gave_up;    /* NULL, or why none waits any more */
     bool closing;
     void (*closed)(void *ctx);
     void *closed_ctx;
@@ -37,5 +41,8 @@ struct comfy {
     struct comfy_request ask;
     bool asked, ask_again, takes_ids;
 };
+
+/* ComfyUI answers: who has waited for it goes on. */
+void comfy_view_release(struct comfy *c);
 
 #endif

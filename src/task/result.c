@@ -39,6 +39,7 @@ struct result {
     struct err err;
 
     struct http_call call;
+    uint64_t wait_ms; /* for ComfyUI, before it is asked for anything; 0: it was */
     struct buf target;
     bool fetching, fetched;
     uint64_t received;
@@ -127,7 +128,7 @@ static void result_on_head(struct http_call *call)
     if (call->status == 404)
         result_fail(r, ERR_NOT_FOUND, "it is not there any more");
     else if (call->status != 200)
-        result_fail(r, ERR_UNAVAILABLE, "ComfyUI does not give it");
+        result_fail(r, ERR_PROTOCOL, "ComfyUI does not give it");
     else if (!result_is_the_one(result_output(r), call))
         result_fail(r, ERR_CORRUPT, "it was overwritten: it is not the file that was made");
     if (r->err.code != ERR_OK)
@@ -195,7 +196,8 @@ static void result_fetch(struct result *r, const struct task_output *o, const ch
         .on_end = result_on_end,
         .ctx = r,
     };
-    comfy_view_start(r->comfy, &r->call);
+    comfy_view_start(r->comfy, &r->call, r->told ? 0 : r->wait_ms);
+    r->wait_ms = 0;
 }
 
 static bool result_write_kept(struct result *r)
@@ -315,7 +317,7 @@ static void result_on_step(struct later_item *item)
 }
 
 struct result *result_start(struct task *t, struct comfy *comfy, struct later *later,
-                            const struct result_sink *sink)
+                            const struct result_sink *sink, uint64_t wait_ms)
 {
     ASSERT(task_status(t) == TASK_SUCCEEDED);
     struct result *r = xcalloc(1, sizeof(*r));
@@ -323,6 +325,7 @@ struct result *result_start(struct task *t, struct comfy *comfy, struct later *l
     r->comfy = comfy;
     r->later = later;
     r->sink = *sink;
+    r->wait_ms = wait_ms;
     r->checking = !task_saw_outputs(t);
     for (unsigned i = 0; i < TASK_KEPT_MAX; i++) {
         struct blob *kept = task_output_bytes(t, i);

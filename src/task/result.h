@@ -15,14 +15,15 @@ struct result_sink {
     /* False: no room; result_resume() follows when there is. */
     bool (*write)(void *ctx, struct slice part);
     /* Once, from the loop. NULL: complete. NOT_FOUND: a file is gone. CORRUPT: it is another one.
-     */
+     * PROTOCOL: ComfyUI answers, but not with the file. */
     void (*end)(void *ctx, const struct err *err);
     void *ctx;
 };
 
-/* Of a succeeded task; holds a reference. Nothing is written inside this call. */
+/* Of a succeeded task; holds a reference. Nothing is written inside this call. While ComfyUI starts
+ * it is waited for, so long at most: comfy_view_start(). */
 struct result *result_start(struct task *t, struct comfy *comfy, struct later *later,
-                            const struct result_sink *sink);
+                            const struct result_sink *sink, uint64_t wait_ms);
 void result_resume(struct result *r);
 /* No end() follows; frees when the transfer has ended. */
 void result_cancel(struct result *r);

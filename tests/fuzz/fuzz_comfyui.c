@@ -426,7 +426,7 @@ static void check_result(void)
 {
     struct result_sink sink = {result_on_begin, result_on_write, result_on_end, NULL};
     buf_init(&w.whole, SIZE_MAX);
-    w.result = result_start(w.task, w.comfy, &w.f.later, &sink);
+    w.result = result_start(w.task, w.comfy, &w.f.later, &sink, 0);
     run_until_idle(&w.result_over);
     if (w.result != NULL)
         result_cancel(w.result);

@@ -122,6 +122,14 @@ def test_an_async_call_is_held_until_its_end(world, make_fc, marks):
     assert len(comfy.prompts) == 1
 
 
+@pytest.mark.parametrize("accept", ["image/*", "video/*"])
+def test_an_async_call_carries_no_output_whatever_it_accepts(make_fc, accept):
+    fc = make_fc(marks=("id",))
+    state, status, body, _ = end_of(fc, send(fc, image_prompt(), Accept=accept))
+    assert (state, status) == ("Succeeded", 200), body
+    assert json.loads(body)["2"]["images"] and "results" not in json.loads(body)["2"]
+
+
 @pytest.mark.parametrize("marks", [("id",), ()])
 def test_an_async_call_whose_instance_is_killed_goes_on_elsewhere(world, make_fc, marks):
     comfy = world.comfyui()
@@ -389,6 +397,19 @@ def test_who_joined_with_more_time_gets_the_end(world, more):
     assert answers["long"].status == 200
 
 
+def test_who_waits_for_what_was_made_is_told_before_the_platform_kills_it(world):
+    before = world.agent("before")
+    assert before.run(image_prompt(), "t").status == 200
+    before.stop()
+    agent = world.agent(ready=False, env={"PLATFORM": "fc"}, comfy_env={"STANDIN_BOOT_MS": "600000"})
+    until("the agent to answer", agent.answers)
+    for more in ({}, {"accept": "image/*"}):
+        began = time.monotonic()
+        reply = agent.run(image_prompt(), "t", {"X-Fc-Function-Timeout": "2", **more})
+        assert (reply.status, reply.code) == (503, "comfyui_unavailable")
+        assert reply.headers["x-fc-status"] == "404" and time.monotonic() - began < 2
+
+
 # --- x-fc-status ---------------------------------------------------------------------------------
 
 
@@ -403,6 +424,12 @@ def test_what_is_worth_another_delivery(world):
     assert status_of(image_prompt(), query="?results=none") == (200, "200")
     assert status_of(image_prompt(), headers={"accept": "image/*"}) == (200, "200")
     assert status_of(image_prompt(), headers={"accept": "video/*"}) == (406, "200")
+    whole = {"at": "http", "route": "GET /view", "ranged": False}
+    agent.comfy.control({**whole, "do": "close", "times": 0})
+    assert status_of(image_prompt(2), headers={"accept": "image/*"}) == (503, "404")
+    agent.comfy.reset()
+    agent.comfy.control({**whole, "do": "answer", "status": 404})
+    assert status_of(image_prompt(3), headers={"accept": "image/*"}) == (410, "200")
     assert status_of({"1": node("TestRaise", message="x")}) == (500, "200")
     assert status_of({"2": node("SaveImage", filename_prefix="x")}) == (422, "200")
     assert status_of(b"{") == (400, "200")

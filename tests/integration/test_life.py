@@ -1,5 +1,6 @@
 """Starts, stops and deaths: of the agent, of ComfyUI, of both."""
 
+import base64
 import contextlib
 import http.client
 import json
@@ -13,6 +14,7 @@ import time
 
 import pytest
 
+from live import run_ws
 from world import Peer, ask, free_port, image_prompt, later, node, post, sleep_prompt, steps_prompt, until
 
 IDLE = {"running": [], "pending": []}
@@ -193,14 +195,86 @@ def test_a_comfyui_that_starts_too_slowly_is_503(world):
     until("it to be started again", lambda: agent.get("/readyz").json["comfyui"]["restarts"] > 0)
 
 
+def made_before(world):
+    """A task that has succeeded, and an agent that has gone."""
+    agent = world.agent("before")
+    assert agent.run(image_prompt(1), "made").status == 200
+    agent.stop()
+
+
+def starting(world, boot_ms, **env):
+    agent = world.agent(ready=False, env=env, comfy_env={"STANDIN_BOOT_MS": str(boot_ms)})
+    until("the agent to answer", agent.answers)
+    assert agent.get("/readyz").status == 503
+    return agent
+
+
+def test_what_was_made_before_is_had_when_comfyui_has_started(world):
+    made_before(world)
+    agent = starting(world, 1200)
+    asked = [later(agent.run, image_prompt(1), "made"),
+             later(agent.run, image_prompt(1), "made", {"accept": "image/*"}),
+             later(agent.get, "/api/tasks/made/outputs/0"),
+             later(run_ws, agent, image_prompt(1), "?task-id=made")]
+    late = agent.run(image_prompt(1), "made", {"prefer": "wait=0"})
+    assert (late.status, late.headers["location"]) == (202, "/api/tasks/made")
+    assert not any(each.done() for each in asked)
+    replay, picture, output, talk = [each.result() for each in asked]
+    assert (replay.status, picture.status, output.status) == (200, 200, 200)
+    assert replay.json["2"]["results"] == talk.end["data"]["2"]["results"]
+    assert base64.b64decode(replay.json["2"]["results"][0]) == picture.body == output.body
+    assert agent.comfy.state()["prompts"] == []
+
+
+def test_what_was_made_before_is_503_when_comfyui_starts_too_slowly(world):
+    made_before(world)
+    agent = starting(world, 600000, STARTUP_TIMEOUT="2s")
+    began = time.monotonic()
+    asked = [later(agent.run, image_prompt(1), "made"), later(agent.get, "/api/tasks/made/outputs/0")]
+    for each in asked:
+        reply = each.result()
+        assert (reply.status, reply.code) == (503, "comfyui_unavailable") and reply.headers["retry-after"]
+    assert 1.5 < time.monotonic() - began < 20
+
+
+def test_who_leaves_while_comfyui_starts_leaves_nothing(world):
+    made_before(world)
+    agent = starting(world, 1500)
+    replay = post("/api/run", image_prompt(1), "task-id: made")
+    output = b"GET /api/tasks/made/outputs/0 HTTP/1.1\r\nHost: x\r\n\r\n"
+    peers = [Peer(agent.port, said) for said in (replay, output) * 3]
+    time.sleep(0.2)  # they have nothing to show for it
+    for n, peer in enumerate(peers[:4]):
+        peer.leave(reset=n % 2 == 0)
+    assert peers[4].hear().status == peers[5].hear().status == 200
+
+
+def test_a_stop_is_told_to_who_waits_for_what_was_made(world):
+    made_before(world)
+    agent = starting(world, 600000)
+    asked = [later(agent.run, image_prompt(1), "made"), later(agent.get, "/api/tasks/made/outputs/0")]
+    time.sleep(0.3)
+    began = time.monotonic()
+    agent.signal(signal.SIGTERM)
+    for each in asked:
+        assert (each.result().status, each.result().code) == (503, "comfyui_unavailable")
+        assert "stopping" in each.result().json["error"]["detail"]
+    assert time.monotonic() - began < 4  # answers that are under way have 5 s
+    agent.ends(0)
+
+
 @pytest.mark.long
 def test_a_comfyui_that_exits_again_and_again_is_given_up(world):
+    made_before(world)
     rules = json.dumps({"at": "boot", "do": "exit", "code": 3, "times": 0})
     agent = world.agent(ready=False, comfy_env={"STANDIN_MISBEHAVE": rules})
     until("the agent to answer", agent.answers)
     waiting = later(agent.run, image_prompt(1), "t")
+    output = later(agent.get, "/api/tasks/made/outputs/0")
     until("it to be started again", lambda: agent.get("/readyz").json["comfyui"].get("last_exit"))
     reply = waiting.result()
+    assert (output.result().status, output.result().code) == (503, "comfyui_unavailable")
+    assert "exited too often" in output.result().json["error"]["detail"]
     assert (reply.status, reply.code) == (503, "comfyui_gave_up"), reply
     assert reply.json["error"]["exit"]["code"] == 3 and "code 3" in reply.json["error"]["detail"]
     agent.ends(1)  # so that another instance is started

@@ -450,6 +450,29 @@ def test_who_never_reads_is_left_behind(world):
     assert agent.run(image_prompt(2)).status == 200
 
 
+def slow_download(agent, task_id):
+    """A transfer of the task's first output, of which nothing but the head is read."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(PATIENCE)
+    client.connect(("127.0.0.1", agent.port))
+    client.sendall(f"GET /api/tasks/{task_id}/outputs/0 HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert client.recv(64).startswith(b"HTTP/1.1 200 ")
+    return client
+
+
+def test_slow_downloads_take_nothing_that_a_task_needs(world):
+    agent = world.agent()
+    assert agent.run({"1": node("TestBigImage", bytes=BIG, filename_prefix="b")}, "big").status == 200
+    clients = [slow_download(agent, "big") for _ in range(80)]
+    began = time.monotonic()
+    reply = agent.run(image_prompt())
+    assert reply.status == 200 and reply.json["2"]["results"]
+    assert time.monotonic() - began < 4  # 5 s are waited for a connection to ComfyUI
+    for client in clients:
+        client.close()
+
+
 @pytest.mark.release
 def test_a_large_result_does_not_lie_in_memory(world):
     agent = world.agent()

@@ -567,7 +567,11 @@ def test_outputs_have_a_size_a_type_and_ranges(world):
     assert whole.status == 200 and len(whole.body) == 1000
     assert part.status == 206 and part.body == whole.body[10:20]
     assert agent.ask("HEAD", output["url"]).headers["content-length"] == "1000"
-    assert agent.get(output["url"], range="bytes=5000-").status == 416
+    none = agent.get(output["url"], range="bytes=5000-")
+    assert (none.status, none.code, none.headers["content-range"]) == (416, "no_such_range", "bytes */1000")
+    assert none.headers["content-type"] == "application/json" and none.json["message"] == "RequestParamsError"
+    none = agent.ask("HEAD", output["url"], headers={"range": "bytes=5000-"})
+    assert (none.status, none.headers["content-range"]) == (416, "bytes */1000")
     assert agent.get("/api/tasks/t/outputs/1").status == 404
     assert agent.get("/api/tasks/t/outputs/x").status == 404
 
@@ -584,6 +588,20 @@ def test_an_output_that_is_gone_or_another_is_410(world):
     file.unlink()
     reply = agent.get(output["url"])
     assert (reply.status, reply.code) == (410, "output_gone")
+
+
+@pytest.mark.parametrize("broken", [{"status": 500}, {"status": 200, "body": "", "headers": {"x y": "z"}}])
+def test_a_comfyui_that_does_not_give_an_output_is_502(world, broken):
+    made = world.agent("before")
+    made.run(image_prompt(1), "t")
+    made.stop()
+    agent = world.agent()  # which has kept nothing
+    agent.comfy.control({"at": "http", "route": "/view", "do": "answer", "times": 0, **broken})
+    for reply in (agent.run(image_prompt(1), "t"), agent.run(image_prompt(1), "t", {"accept": "image/*"}),
+                  agent.get("/api/tasks/t/outputs/0")):
+        assert (reply.status, reply.code) == (502, "comfyui_error"), reply
+    agent.comfy.reset()
+    assert agent.run(image_prompt(1), "t").json["2"]["results"]
 
 
 def test_a_cached_run_whose_file_was_deleted_is_run_once_more(both):
