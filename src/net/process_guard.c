@@ -167,7 +167,7 @@ NORETURN static void guard_become_command(pid_t guard, char **command, rlim_t de
     (void)setsid();
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (getppid() != guard)
-        _exit(EXIT_NO_GUARD); /* it died before we could ask for the signal */
+        _exit(EXIT_NO_GUARD);            /* it died before we could ask for the signal */
     guard_tell(GUARD_STARTED, getpid()); /* not by the guard, which may die before it comes to it */
     (void)sigemptyset(&none);
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
