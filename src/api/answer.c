@@ -74,8 +74,9 @@ void answer_headers(struct http_headers *ret, const struct answer_about *about)
     if (about->etag != NULL) {
         (void)snprintf(text, sizeof(text), "\"%s\"", about->etag);
         add_header(ret, "etag", text);
-        add_header(ret, "cache-control", "no-cache");
     }
+    if (about->etag != NULL || about->is_of_moment)
+        add_header(ret, "cache-control", "no-cache");
     if (about->not_stored)
         add_header(ret, "task-stored", "no");
     if (about->retry_after_s > 0) {

@@ -13,8 +13,9 @@
 struct answer_about {
     const char *task_id;
     const char *task_status;
-    const char *etag; /* without quotes; also makes the answer revalidated */
-    bool not_stored;  /* the end could not be stored: `task-stored: no` */
+    const char *etag;  /* without quotes; also makes the answer revalidated */
+    bool is_of_moment; /* without a tag, too */
+    bool not_stored;   /* the end could not be stored: `task-stored: no` */
     unsigned retry_after_s;
     const char *allow;
 };
