@@ -88,13 +88,11 @@ void answer_headers(struct http_headers *ret, const struct answer_about *about)
 /* A list, weak or not, or a star: RFC 9110, 13.1.2. Our tags have no comma. */
 bool answer_is_fresh(struct http_req *req, const char *etag)
 {
-    struct slice list;
+    struct http_list list = http_list_begin(http_req_headers(req), "if-none-match");
+    struct slice tag;
     char quoted[64];
-    if (!http_headers_get(http_req_headers(req), "if-none-match", &list))
-        return false;
     (void)snprintf(quoted, sizeof(quoted), "\"%s\"", etag);
-    while (list.len > 0) {
-        struct slice tag = slice_next(&list, ',');
+    while (http_list_next(&list, &tag)) {
         if (tag.len > 2 && tag.ptr[0] == 'W' && tag.ptr[1] == '/')
             tag = (struct slice){tag.ptr + 2, tag.len - 2};
         if (slice_is(tag, "*") || slice_is(tag, quoted))

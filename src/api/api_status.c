@@ -250,11 +250,10 @@ static void view_on_time_over(uv_timer_t *timer)
 /* Is there something to wait for, and nothing to tell yet? */
 static bool view_waits(struct view *v, enum task_status status, const char *etag)
 {
-    struct slice match;
     struct task *t;
     if (v->wait_ms == 0 || task_status_is_end(status))
         return false;
-    if (http_headers_get(http_req_headers(v->req), "if-none-match", &match) &&
+    if (http_headers_has(http_req_headers(v->req), "if-none-match") &&
         !answer_is_fresh(v->req, etag))
         return false;
     if (task_hub_follow(v->api->hub, v->id, &t, NULL) != ERR_OK)

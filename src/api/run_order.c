@@ -87,6 +87,21 @@ static bool order_take_id(struct run_order *o, struct slice id)
     return true;
 }
 
+/* A proxy may have said it twice; which of two different ones is meant nobody knows. */
+static bool is_one_id(const struct http_headers *h)
+{
+    struct slice name = SLICE("task-id");
+    struct slice first;
+    if (!http_headers_get(h, "task-id", &first))
+        return true;
+    first = slice_trim(first);
+    for (unsigned i = http_headers_find(h, name, 0); i < h->count;
+         i = http_headers_find(h, name, i + 1))
+        if (!slice_eq(slice_trim(http_headers_value(h, i)), first))
+            return false;
+    return true;
+}
+
 static bool order_read_ids(struct run_order *o, struct http_req *req, struct buf *room)
 {
     struct invocation inv;
@@ -108,6 +123,8 @@ static bool order_read_ids(struct run_order *o, struct http_req *req, struct buf
         o->limit_at = clock_mono_ms() + inv.timeout_ms - o->margin_ms;
     }
     o->redelivered = inv.has_retry_count && inv.retry_count > 0;
+    if (!is_one_id(http_req_headers(req)))
+        return false;
     struct slice id = inv.task_id;
     if (id.len == 0) {
         enum err_code code = http_query_get(http_req_query(req), "task-id", room);

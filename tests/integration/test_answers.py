@@ -471,6 +471,37 @@ def test_what_has_not_changed_is_304(agent):
         listed = agent.get(path, **{"if-none-match": f'"other", W/{first.headers["etag"]}'})
         assert listed.status == 304, "a list, and weak comparison: RFC 9110, 13.1.2"
         assert agent.get(path, **{"if-none-match": "*"}).status == 304
+        assert with_lines(agent, f"GET {path}", 'if-none-match: "other"',
+                          f'if-none-match: {first.headers["etag"]}').status == 304, "one list: RFC 9110, 5.3"
+
+
+def with_lines(agent, request, *lines, body=""):
+    """Headers of one name on several lines, which http.client does not send."""
+    peer = Peer(agent.port, "\r\n".join([f"{request} HTTP/1.1", "host: x", f"content-length: {len(body)}", *lines,
+                                         "", body]).encode())
+    try:
+        return peer.hear()
+    finally:
+        peer.leave()
+
+
+def test_several_lines_of_a_header_are_one_list(agent):
+    body = json.dumps(image_prompt(11))
+    reply = with_lines(agent, "POST /api/run", "accept: audio/*", "accept: image/*", body=body)
+    assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
+    reply = with_lines(agent, "POST /api/run", "accept: image/*", "accept: application/json", body=body)
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json"), "he takes JSON, too"
+    reply = with_lines(agent, "POST /api/run", "prefer: handling=lenient", "prefer: respond-async", body=body)
+    assert reply.status == 202
+    reply = with_lines(agent, "POST /api/run", "accept:", "accept: image/*,,", body=body)
+    assert (reply.status, reply.headers["content-type"]) == (200, "image/png"), "what is empty does not count"
+
+
+def test_two_ids_are_none(agent):
+    body = "{%s}" % NODE
+    check_envelope(with_lines(agent, "POST /api/run", "task-id: a", "task-id: b", body=body), 400, "bad_id")
+    reply = with_lines(agent, "POST /api/run", "task-id: twice", "task-id:  twice", body=body)
+    assert (reply.status, reply.headers["task-id"]) == (200, "twice")
 
 
 def test_nothing_that_is_said_of_a_task_is_kept_for_later(world):
