@@ -251,6 +251,8 @@ struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *r
         return order_place_call(o, ret_joined, ret_why);
     }
     enum err_code code = prompt_parse(&prompt, take_body, &fault);
+    /* Also of what is no prompt: he will ask by that id what came of it. */
+    bool bad_id = !o->given && prompt.task_id.len > 0 && !order_take_envelope_id(o, prompt.task_id);
     if (code == ERR_BUSY) {
         refusal_set_full(ret_why, &fault.err);
         prompt_done(&prompt);
@@ -262,7 +264,7 @@ struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *r
         prompt_done(&prompt);
         return t;
     }
-    if (!o->given && prompt.task_id.len > 0 && !order_take_envelope_id(o, prompt.task_id)) {
+    if (bad_id) {
         refusal_set(ret_why, 400, "bad_id", "task_id is not an id that this service takes");
         t = run_order_refuse(o, buf_slice(&prompt.body), ret_why);
         prompt_done(&prompt);

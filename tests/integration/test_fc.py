@@ -176,6 +176,26 @@ def test_a_bad_prompt_sent_async_is_told_by_its_record(world, make_fc):
     assert world.document("json~task")["status"] == "succeeded"
 
 
+def test_what_is_refused_is_found_by_the_id_it_brought(world):
+    """As the platform delivers it: its request id names the task only where nothing better does."""
+    agent = world.agent(env={"PLATFORM": "fc"})
+    bodies = {"shape": {"prompt": {"1": {"class_type": "X"}}}, "list": {"prompt": []}, "ui": {"nodes": [], "links": []},
+              "envelope": {"prompt": {"1": node("TestText", text="x")}, "results": 1}}
+    for task_id, body in bodies.items():
+        headers = {"x-fc-request-id": f"req-{task_id}", "x-fc-invocation-type": "Async"}
+        reply = agent.run({**body, "task_id": task_id}, headers=headers)
+        assert (reply.status, reply.headers["task-id"]) == (400, task_id), reply
+        assert agent.record(task_id).json["error"]["code"] == reply.code
+        assert agent.get(f"/api/status?id={task_id}").headers["task-status"] == "failed"
+        assert world.document(f"req-{task_id}~task") is None
+    headers = {"x-fc-request-id": "req-9", "x-fc-invocation-type": "Async"}
+    for body in ({"prompt": [], "task_id": "no/id"}, {"prompt": [], "task_id": 9}):
+        reply = agent.run(body, headers=headers)
+        assert (reply.status, reply.headers["task-id"]) == (400, "req-9"), reply
+    assert agent.run({**bodies["shape"], "task_id": "sync"}).headers["task-id"] == "sync"
+    assert agent.get("/api/status?id=sync").status == 404, "who was told keeps no record"
+
+
 def test_a_refused_prompt_sent_async_is_delivered_once(world, make_fc):
     fc = make_fc(comfy=world.comfyui())
     fc_id = send(fc, {"2": node("SaveImage", filename_prefix="x")})
