@@ -27,6 +27,7 @@ static const struct {
     [FAILURE_SUPERSEDED] = {503, "CallComfyUIPromptError"},
     [FAILURE_OUT_OF_MEMORY] = {500, "CallComfyUIPromptError"},
     [FAILURE_INPUT] = {400, "RequestParamsError"},
+    [FAILURE_ADDRESS_REFUSED] = {403, "ForbiddenError"},
     [FAILURE_TIMEOUT] = {504, "CallComfyUIPromptError"},
     [FAILURE_STALLED] = {504, "CallComfyUIPromptError"},
     [FAILURE_GPU_REFUSED] = {502, "CallComfyUIPromptError"},

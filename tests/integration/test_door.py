@@ -522,6 +522,11 @@ def test_a_run_url_that_refuses_is_not_called_again(door_of, status):
     assert len(stub.calls) == 1 and door.record("t")["status"] == "failed"
 
 
+def test_a_run_url_that_may_not_be_called_is_not_called_again(door_of):
+    reply = door_of("http://169.254.169.254").run(image_prompt(), "t")
+    assert (reply.status, reply.code) == (502, "gpu_refused"), reply
+
+
 def test_a_run_url_that_never_answers(door_of):
     with socket.create_server(("127.0.0.1", 0)) as hole:
         door = door_of(f"http://127.0.0.1:{hole.getsockname()[1]}", CALL_TIMEOUT="1s")
