@@ -11,6 +11,7 @@ struct run_order {
     char id[TASK_ID_MAX + 1]; /* given, or a fresh one */
     char request_id[TASK_ID_MAX + 1];
     bool given;
+    bool chosen;  /* by the caller's own header or query */
     bool lasting; /* its task goes on when the caller has left: he can ask for it again */
     bool redelivered;
     bool async;      /* answered 202 as soon as the task is in the store */

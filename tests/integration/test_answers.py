@@ -497,6 +497,16 @@ def test_several_lines_of_a_header_are_one_list(agent):
     assert (reply.status, reply.headers["content-type"]) == (200, "image/png"), "what is empty does not count"
 
 
+def test_a_front_doors_call_is_for_the_task_that_its_header_names(agent):
+    for headers, query in (({"task-id": "hdr"}, ""), ({}, "?task-id=hdr")):
+        reply = agent.run({"task_id": "nobody", "attempt": 1}, headers=headers, query=query)
+        check_envelope(reply, 400, "bad_id")
+        assert reply.headers["task-id"] == "hdr"
+    agent.run({"task_id": "nobody", "attempt": 1}, headers={"x-fc-async-task-id": "made-by-the-platform"})
+    for task_id in ("hdr", "made-by-the-platform"):
+        assert agent.get(f"/api/status?id={task_id}").status == 404
+
+
 def test_two_ids_are_none(agent):
     body = "{%s}" % NODE
     check_envelope(with_lines(agent, "POST /api/run", "task-id: a", "task-id: b", body=body), 400, "bad_id")
