@@ -2,8 +2,6 @@
 
 #include <stdio.h>
 
-enum { RETRY_AFTER_S = 5 };
-
 static const struct {
     int status;
     const char *message;
@@ -133,7 +131,7 @@ void answer_error_object(struct http_req *req, int status, const char *message, 
     struct buf body;
     struct answer_about with = about != NULL ? *about : (struct answer_about){.task_id = NULL};
     if ((status == 503 || status == 429) && with.retry_after_s == 0)
-        with.retry_after_s = RETRY_AFTER_S;
+        with.retry_after_s = ANSWER_RETRY_S;
     buf_init(&body, SIZE_MAX);
     answer_envelope(&body, message, error);
     answer_json(req, status, buf_slice(&body), &with);

@@ -21,6 +21,7 @@ struct answer_about {
 };
 
 #define ANSWER_JSON "application/json"
+enum { ANSWER_RETRY_S = 5 }; /* when to come again, where nothing better is known */
 
 /* Has the client this very thing already (If-None-Match)? The answer is then 304. */
 bool answer_is_fresh(struct http_req *req, const char *etag);
