@@ -115,7 +115,8 @@ def test_a_listed_origin_gets_cors(world):
     for reply in (agent.run(image_prompt(1), headers={"origin": "https://b.example", "x-api-key": "one"}),
                   agent.get("/api/tasks/x", origin="https://b.example")):  # also refusals
         assert reply.headers["access-control-allow-origin"] == "https://b.example"
-        assert "task-id" in reply.headers["access-control-expose-headers"]
+        exposed = reply.headers["access-control-expose-headers"].replace(" ", "").split(",")
+        assert set(exposed) == {"task-id", "task-status", "etag", "location"}
         assert reply.headers["vary"] == "origin"
     assert agent.ask("OPTIONS", "/api/run", headers={**asked, "origin": "https://c.example"}).status == 403
 

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from world import AGENT, ROOT, ask, free_port, image_prompt, node, sleep_prompt, steps_prompt, until
+from world import AGENT, ROOT, ask, free_port, image_prompt, later, node, sleep_prompt, steps_prompt, until
 
 sys.path.insert(0, str(ROOT / "tests" / "fc"))
 
@@ -428,6 +428,17 @@ def test_what_is_worth_another_delivery(world):
     assert status_of(b"{") == (400, "200")
     assert status_of(image_prompt(), task_id="../x") == (400, "200")
     assert status_of({"1": node("TestCrash", how="kill", code=1)}) == (502, "404")
+
+
+def test_a_full_queue_is_worth_another_delivery(world):
+    agent = world.agent(env={"PLATFORM": "fc", "MAX_QUEUE": "0"})
+    agent.comfy.control({"at": "node", "do": "hold"})
+    first = later(agent.run, image_prompt(1), "t")
+    until("it to run", lambda: is_running(world, "t"))
+    reply = agent.run(image_prompt(2))
+    assert (reply.status, reply.code, reply.headers["x-fc-status"]) == (429, "queue_full", "404")
+    agent.comfy.release()
+    assert first.result().status == 200
 
 
 def test_a_store_that_does_not_work_is_worth_another_delivery(world):

@@ -3,6 +3,7 @@
 import base64
 import http.server
 import io
+import json
 import threading
 
 import pytest
@@ -99,6 +100,17 @@ def test_names_and_texts_are_left_alone(world, site):
     assert reply.status == 200
     assert reply.json["1"]["text"] == [site.url + "/a.png"]
     assert site.asked == [] and uploads(agent) == []
+
+
+def test_a_mask_is_fetched_too(world, site):
+    agent = world.agent(env=HERE)
+    site.files["/mask.png"] = (200, {}, png("green"))
+    prompt = {**load("data:image/png;base64," + base64.b64encode(png("red")).decode()),
+              "3": node("LoadImageMask", image=site.url + "/mask.png", channel="red")}
+    assert agent.run(prompt).status == 200
+    sent = json.loads(agent.comfy.body(len(agent.comfy.prompts) - 1))["prompt"]
+    assert sent["3"]["inputs"]["image"].endswith(".png") and "/" not in sent["3"]["inputs"]["image"]
+    assert sent["3"]["inputs"]["channel"] == "red" and site.asked == ["/mask.png"] and len(uploads(agent)) == 2
 
 
 def test_what_is_wrong_names_the_node_and_the_input(world, site):
