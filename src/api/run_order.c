@@ -102,6 +102,28 @@ static bool is_one_id(const struct http_headers *h)
     return true;
 }
 
+static bool is_to_run(struct slice path)
+{
+    return slice_is(path, "/api/run") || slice_is(path, "/api/run/ws") || slice_is(path, "/invoke");
+}
+
+void run_order_id_of(struct http_req *req, char ret[TASK_ID_MAX + 1])
+{
+    struct invocation inv;
+    struct buf room;
+    ret[0] = '\0';
+    if (!is_to_run(http_req_path(req)) || !is_one_id(http_req_headers(req)))
+        return;
+    buf_init(&room, 4096);
+    invoked_read(req, &inv);
+    struct slice id = inv.task_id;
+    if (id.len == 0 && http_query_get(http_req_query(req), "task-id", &room) == ERR_OK)
+        id = buf_slice(&room);
+    if (store_id_ok(id))
+        (void)snprintf(ret, TASK_ID_MAX + 1, "%.*s", SLICE_ARGS(id));
+    buf_done(&room);
+}
+
 static bool order_read_ids(struct run_order *o, struct http_req *req, struct buf *room)
 {
     struct invocation inv;
