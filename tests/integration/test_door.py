@@ -148,6 +148,7 @@ def test_a_sync_call(world, pair):
     (call,) = gpu.calls
     assert len(call[3]) < 300 and call[2] == "/api/run"
     assert door.run(image_prompt(), "t").json == reply.json  # a replay
+    assert door.get("/api/status?id=t&results=1").json == reply.json
     assert len(gpu.calls) == len(gpu.comfy.prompts) == 1
     record = door.record("t")
     assert (record["status"], record["attempt"]) == ("succeeded", 1) and "offered" not in record
