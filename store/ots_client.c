@@ -163,7 +163,8 @@ static void attempt_free(struct attempt *a)
 static enum ots_verdict verdict_without_answer(const struct https_call *call, const struct err *err)
 {
     switch (err->code) {
-    case ERR_INVALID: return OTS_WRONG; /* the host may not be connected to */
+    case ERR_INVALID:
+    case ERR_FORBIDDEN: return OTS_WRONG; /* the host may not be connected to */
     case ERR_CANCELLED: return call->sent ? OTS_UNKNOWN : OTS_LATE;
     case ERR_TOO_LARGE: return OTS_CORRUPT;
     default: return call->sent ? OTS_UNKNOWN : OTS_AGAIN;

@@ -3,6 +3,7 @@
 #include "answer.h"
 #include "api_ui.h"
 #include "codec.h"
+#include "run_order.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,6 +111,15 @@ static bool is_listed_origin(const struct admit *a, struct slice origin)
     return a->any_origin;
 }
 
+static void refuse(struct http_req *req, int status, const char *code, const char *detail)
+{
+    char id[TASK_ID_MAX + 1];
+    struct answer_about about = {.task_id = id};
+    run_order_id_of(req, id);
+    answer_error(req, status, status == 401 ? "UnauthorizedError" : "ForbiddenError", code, detail,
+                 &about);
+}
+
 static void add_cors(const struct admit *a, struct http_req *req, struct slice origin)
 {
     bool named = a->origin_count > 0;
@@ -160,8 +170,8 @@ static bool check_origin(const struct admit *a, struct http_req *req)
     bool own = origin.len > 0 && is_own_origin(origin, header(req, "host"));
     bool foreign = origin.len > 0 ? !listed && !own : is_foreign_fetch(a, req);
     if (foreign) {
-        answer_error(req, 403, "ForbiddenError", "origin_refused",
-                     "pages of this origin may not call: ALLOW_ORIGINS does not name it", NULL);
+        refuse(req, 403, "origin_refused",
+               "pages of this origin may not call: ALLOW_ORIGINS does not name it");
         return false;
     }
     if (is_preflight(req)) {
@@ -318,8 +328,7 @@ static bool check_key(const struct admit *a, struct http_req *req)
     if (slice_is(http_req_path(req), "/ui") && is_navigation(req))
         ui_ask_key(req, given);
     else
-        answer_error(req, 401, "UnauthorizedError", "no_key",
-                     "a key is needed: x-api-key, or Authorization: Bearer", NULL);
+        refuse(req, 401, "no_key", "a key is needed: x-api-key, or Authorization: Bearer");
     return false;
 }
 
@@ -445,8 +454,7 @@ bool admit_check(const struct admit *a, struct http_req *req, bool is_platform)
     if (a->key_count > 0)
         return check_key(a, req);
     if (a->on_platform && needs_key_there(req)) {
-        answer_error(req, 403, "ForbiddenError", "key_not_set",
-                     "on Function Compute this needs API_KEY to be set", NULL);
+        refuse(req, 403, "key_not_set", "on Function Compute this needs API_KEY to be set");
         return false;
     }
     return true;

@@ -2,8 +2,6 @@
 
 #include <stdio.h>
 
-enum { RETRY_AFTER_S = 5 };
-
 static const struct {
     int status;
     const char *message;
@@ -27,6 +25,7 @@ static const struct {
     [FAILURE_SUPERSEDED] = {503, "CallComfyUIPromptError"},
     [FAILURE_OUT_OF_MEMORY] = {500, "CallComfyUIPromptError"},
     [FAILURE_INPUT] = {400, "RequestParamsError"},
+    [FAILURE_ADDRESS_REFUSED] = {403, "ForbiddenError"},
     [FAILURE_TIMEOUT] = {504, "CallComfyUIPromptError"},
     [FAILURE_STALLED] = {504, "CallComfyUIPromptError"},
     [FAILURE_GPU_REFUSED] = {502, "CallComfyUIPromptError"},
@@ -74,8 +73,9 @@ void answer_headers(struct http_headers *ret, const struct answer_about *about)
     if (about->etag != NULL) {
         (void)snprintf(text, sizeof(text), "\"%s\"", about->etag);
         add_header(ret, "etag", text);
-        add_header(ret, "cache-control", "no-cache");
     }
+    if (about->etag != NULL || about->is_of_moment)
+        add_header(ret, "cache-control", "no-cache");
     if (about->not_stored)
         add_header(ret, "task-stored", "no");
     if (about->retry_after_s > 0) {
@@ -87,13 +87,11 @@ void answer_headers(struct http_headers *ret, const struct answer_about *about)
 /* A list, weak or not, or a star: RFC 9110, 13.1.2. Our tags have no comma. */
 bool answer_is_fresh(struct http_req *req, const char *etag)
 {
-    struct slice list;
+    struct http_list list = http_list_begin(http_req_headers(req), "if-none-match");
+    struct slice tag;
     char quoted[64];
-    if (!http_headers_get(http_req_headers(req), "if-none-match", &list))
-        return false;
     (void)snprintf(quoted, sizeof(quoted), "\"%s\"", etag);
-    while (list.len > 0) {
-        struct slice tag = slice_next(&list, ',');
+    while (http_list_next(&list, &tag)) {
         if (tag.len > 2 && tag.ptr[0] == 'W' && tag.ptr[1] == '/')
             tag = (struct slice){tag.ptr + 2, tag.len - 2};
         if (slice_is(tag, "*") || slice_is(tag, quoted))
@@ -133,7 +131,7 @@ void answer_error_object(struct http_req *req, int status, const char *message, 
     struct buf body;
     struct answer_about with = about != NULL ? *about : (struct answer_about){.task_id = NULL};
     if ((status == 503 || status == 429) && with.retry_after_s == 0)
-        with.retry_after_s = RETRY_AFTER_S;
+        with.retry_after_s = ANSWER_RETRY_S;
     buf_init(&body, SIZE_MAX);
     answer_envelope(&body, message, error);
     answer_json(req, status, buf_slice(&body), &with);

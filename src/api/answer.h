@@ -13,13 +13,15 @@
 struct answer_about {
     const char *task_id;
     const char *task_status;
-    const char *etag; /* without quotes; also makes the answer revalidated */
-    bool not_stored;  /* the end could not be stored: `task-stored: no` */
+    const char *etag;  /* without quotes; also makes the answer revalidated */
+    bool is_of_moment; /* without a tag, too */
+    bool not_stored;   /* the end could not be stored: `task-stored: no` */
     unsigned retry_after_s;
     const char *allow;
 };
 
 #define ANSWER_JSON "application/json"
+enum { ANSWER_RETRY_S = 5 }; /* when to come again, where nothing better is known */
 
 /* Has the client this very thing already (If-None-Match)? The answer is then 304. */
 bool answer_is_fresh(struct http_req *req, const char *etag);

@@ -59,6 +59,7 @@ void api_readyz(struct api *api, struct http_req *req, struct slice param)
     struct task_hub_stats tasks = task_hub_stats(api->hub);
     bool stores = store_healthy(api->store, &why);
     bool ready = stores && (api->door != NULL || comfy_is_open(api->comfy));
+    struct answer_about about = {.retry_after_s = ready ? 0 : ANSWER_RETRY_S};
     (void)param;
     buf_init(&body, SIZE_MAX);
     buf_addf(&body, "{\"status\":\"%s\"", ready ? "ready" : "not_ready");
@@ -69,6 +70,6 @@ void api_readyz(struct api *api, struct http_req *req, struct slice param)
     add_store(api, stores, &why, &body);
     buf_addf(&body, ",\"tasks\":{\"waiting\":%u,\"active\":%u,\"unstored\":%u}}", tasks.waiting,
              tasks.active, tasks.unstored);
-    answer_json(req, ready ? 200 : 503, buf_slice(&body), NULL);
+    answer_json(req, ready ? 200 : 503, buf_slice(&body), &about);
     buf_done(&body);
 }

@@ -7,10 +7,15 @@
  *     look up ─► answer
  *        └ wait, under way, nothing new ─► follow ─ changed, or the time is over ─► answer
  *                                             └ refused, or not sure ─► look up once more ─► answer
+ *
+ * With ?results=1 the node map of a succeeded task is streamed with its files, as a run that is
+ * asked for again would be.
  */
 #include "answer.h"
 #include "api.h"
 #include "lookup.h"
+#include "result.h"
+#include "run_order.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,6 +27,7 @@ struct view {
     struct http_req *req;
     struct lookup *lookup; /* NULL: it has answered */
     bool whole;            /* the record, not its node map alone */
+    bool results;          /* of a succeeded task: what its files have in them, too */
     char id[TASK_ID_MAX + 1];
 
     uint64_t wait_ms; /* 0: do not */
@@ -29,6 +35,10 @@ struct view {
     bool timing;
     struct task_watch watch;  /* while it waits */
     char seen[VIEW_ETAG_MAX]; /* what would be no news */
+
+    struct result *result; /* while it is streamed */
+    bool begun;            /* its status line has gone out */
+    struct later_item over;
 };
 
 static void view_on_timer_closed(uv_handle_t *handle)
@@ -50,12 +60,22 @@ static void view_on_abort(struct http_req *req)
     struct view *v = http_req_data(req);
     if (v->lookup != NULL)
         lookup_cancel(v->lookup);
+    if (v->result != NULL)
+        result_cancel(v->result);
     view_free(v);
+}
+
+/* Whatever is said, it may be otherwise soon: "not found" means "not yet". */
+static struct answer_about view_about(const struct view *v)
+{
+    return (struct answer_about){.task_id = v->id, .is_of_moment = true};
 }
 
 static void view_answer(struct view *v, struct slice body, const char *status, const char *etag)
 {
-    struct answer_about about = {.task_id = v->id, .task_status = status, .etag = etag};
+    struct answer_about about = view_about(v);
+    about.task_status = status;
+    about.etag = etag;
     if (etag != NULL && answer_is_fresh(v->req, etag))
         answer_json(v->req, 304, SLICE_EMPTY, &about);
     else
@@ -91,6 +111,95 @@ static void view_record(struct view *v, const struct lookup_found *r)
     view_answer(v, v->whole ? r->record : r->nodes, r->status, r->rev > 0 ? etag : NULL);
 }
 
+/* --- results --------------------------------------------------------------------------------- */
+
+static void view_on_result_over(struct later_item *item)
+{
+    struct view *v = CONTAINER_OF(item, struct view, over);
+    if (v->result != NULL)
+        result_cancel(v->result);
+    view_free(v);
+}
+
+/* No tag: one that is still the same would not say that the files are still there. */
+static void view_on_result_begin(void *ctx)
+{
+    struct view *v = ctx;
+    struct http_headers headers;
+    struct answer_about about = view_about(v);
+    about.task_status = task_status_name(TASK_SUCCEEDED);
+    answer_headers(&headers, &about);
+    v->begun = true;
+    http_begin(v->req, 200, ANSWER_JSON, -1, &headers);
+    http_headers_done(&headers);
+    if (!slice_is(http_req_method(v->req), "HEAD"))
+        return;
+    http_end(v->req); /* the files are not read for nothing; but not inside their own news */
+    v->req = NULL;
+    later_add(v->api->later, &v->over);
+}
+
+static bool view_on_write(void *ctx, struct slice part)
+{
+    struct view *v = ctx;
+    return v->req != NULL && http_write(v->req, part);
+}
+
+static void view_on_drain(struct http_req *req)
+{
+    struct view *v = http_req_data(req);
+    if (v->result != NULL)
+        result_resume(v->result);
+}
+
+static void view_on_result_end(void *ctx, const struct err *err)
+{
+    struct view *v = ctx;
+    struct answer_about about = view_about(v);
+    struct refusal why;
+    v->result = NULL;
+    if (v->req == NULL)
+        return; /* HEAD: view_on_result_over() comes */
+    if (err != NULL && !v->begun) {
+        refusal_init(&why);
+        refusal_set_result(&why, err);
+        answer_error_object(v->req, why.status, why.message, buf_slice(&why.error), &about);
+        refusal_done(&why);
+    } else if (err != NULL) {
+        http_reset(v->req); /* the status line has gone out: only broken framing can tell */
+    } else {
+        http_end(v->req);
+    }
+    view_free(v);
+}
+
+/* False: there are none, or none are wanted. */
+static bool view_streams(struct view *v, struct task *t)
+{
+    struct result_sink sink = {view_on_result_begin, view_on_write, view_on_result_end, v};
+    if (!v->results || task_status(t) != TASK_SUCCEEDED)
+        return false;
+    http_on_drain(v->req, view_on_drain);
+    later_item_init(&v->over, view_on_result_over);
+    v->result = result_start(t, v->api->comfy, v->api->later, &sink, UINT64_MAX);
+    task_watch_stop(&v->watch);
+    return true;
+}
+
+/* False: as above. */
+static bool view_streams_record(struct view *v, const struct lookup_found *r)
+{
+    struct task *t;
+    if (!v->results || strcmp(r->status, task_status_name(TASK_SUCCEEDED)) != 0)
+        return false;
+    t = task_of_record(v->api->hub, v->id, r->record);
+    if (t == NULL)
+        return false;
+    bool streams = view_streams(v, t);
+    task_unref(t);
+    return streams;
+}
+
 /* --- waiting --------------------------------------------------------------------------------- */
 
 static void view_on_found(void *ctx, const struct lookup_found *found, const struct err *err);
@@ -109,6 +218,8 @@ static void view_task_now(struct view *v, struct task *t)
         view_look_again(v);
         return;
     }
+    if (view_streams(v, t))
+        return;
     view_task(v, t);
     view_free(v);
 }
@@ -139,11 +250,10 @@ static void view_on_time_over(uv_timer_t *timer)
 /* Is there something to wait for, and nothing to tell yet? */
 static bool view_waits(struct view *v, enum task_status status, const char *etag)
 {
-    struct slice match;
     struct task *t;
     if (v->wait_ms == 0 || task_status_is_end(status))
         return false;
-    if (http_headers_get(http_req_headers(v->req), "if-none-match", &match) &&
+    if (http_headers_has(http_req_headers(v->req), "if-none-match") &&
         !answer_is_fresh(v->req, etag))
         return false;
     if (task_hub_follow(v->api->hub, v->id, &t, NULL) != ERR_OK)
@@ -179,7 +289,7 @@ static bool view_waits_for_record(struct view *v, const struct lookup_found *r)
 
 static void view_fail(struct view *v, const struct err *err)
 {
-    struct answer_about about = {.task_id = v->id};
+    struct answer_about about = view_about(v);
     if (err != NULL)
         answer_error(v->req, err->code == ERR_TIMEOUT ? 504 : 503, "LoadProgressError",
                      "store_failed", err->msg, &about);
@@ -193,13 +303,13 @@ static void view_on_found(void *ctx, const struct lookup_found *found, const str
     struct view *v = ctx;
     v->lookup = NULL;
     if (found->task != NULL) {
-        if (view_waits_for_task(v, found->task))
+        if (view_waits_for_task(v, found->task) || view_streams(v, found->task))
             return;
         view_task(v, found->task);
     } else if (found->record.len > 0) {
         if (found->offered)
             task_hub_remind(v->api->hub, v->id);
-        if (view_waits_for_record(v, found))
+        if (view_waits_for_record(v, found) || view_streams_record(v, found))
             return;
         view_record(v, found);
     } else if (found->nodes.len > 0) {
@@ -224,17 +334,30 @@ static bool read_wait(struct http_req *req, uint64_t *ret_ms)
     return ok;
 }
 
+/* ?results=1, or whatever else asks a run for them; here it must be asked. */
+static bool read_results(struct http_req *req)
+{
+    struct buf value;
+    buf_init(&value, 64);
+    enum err_code code = http_query_get(http_req_query(req), "results", &value);
+    bool wanted = code != ERR_NOT_FOUND && !slice_is(buf_slice(&value), "0") &&
+                  !slice_is(buf_slice(&value), "none");
+    buf_done(&value);
+    return wanted;
+}
+
 static void view_start(struct api *api, struct http_req *req, struct slice id, bool whole)
 {
+    struct answer_about about = {.is_of_moment = true};
     if (!store_id_ok(id)) {
         answer_error(req, 400, "RequestParamsError", "bad_id", "that is not the id of a task",
-                     NULL);
+                     &about);
         return;
     }
     uint64_t wait_ms;
     if (!read_wait(req, &wait_ms)) {
         answer_error(req, 400, "RequestParamsError", "bad_wait",
-                     "wait is a whole number of seconds", NULL);
+                     "wait is a whole number of seconds", &about);
         return;
     }
     struct view *v = xcalloc(1, sizeof(*v));
@@ -242,6 +365,7 @@ static void view_start(struct api *api, struct http_req *req, struct slice id, b
     v->api = api;
     v->req = req;
     v->whole = whole;
+    v->results = !whole && read_results(req);
     (void)snprintf(v->id, sizeof(v->id), "%.*s", SLICE_ARGS(id));
     http_req_set_data(req, v);
     http_on_abort(req, view_on_abort);

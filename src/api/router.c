@@ -3,6 +3,7 @@
 #include "admit.h"
 #include "answer.h"
 #include "invoked.h"
+#include "run_order.h"
 
 #include <stdio.h>
 
@@ -79,7 +80,9 @@ static bool method_matches(const char *method, struct slice sent)
 
 static void answer_wrong_method(struct http_req *req, const char *allow)
 {
-    struct answer_about about = {.allow = allow};
+    char id[TASK_ID_MAX + 1];
+    struct answer_about about = {.allow = allow, .task_id = id};
+    run_order_id_of(req, id);
     answer_error(req, 405, "RequestParamsError", "method_not_allowed",
                  "this route does not know that method", &about);
 }

@@ -89,9 +89,47 @@ static bool order_take_id(struct run_order *o, struct slice id)
     return true;
 }
 
+/* A proxy may have said it twice; which of two different ones is meant nobody knows. */
+static bool is_one_id(const struct http_headers *h)
+{
+    struct slice name = SLICE("task-id");
+    struct slice first;
+    if (!http_headers_get(h, "task-id", &first))
+        return true;
+    first = slice_trim(first);
+    for (unsigned i = http_headers_find(h, name, 0); i < h->count;
+         i = http_headers_find(h, name, i + 1))
+        if (!slice_eq(slice_trim(http_headers_value(h, i)), first))
+            return false;
+    return true;
+}
+
+static bool is_to_run(struct slice path)
+{
+    return slice_is(path, "/api/run") || slice_is(path, "/api/run/ws") || slice_is(path, "/invoke");
+}
+
+void run_order_id_of(struct http_req *req, char ret[TASK_ID_MAX + 1])
+{
+    struct invocation inv;
+    struct buf room;
+    ret[0] = '\0';
+    if (!is_to_run(http_req_path(req)) || !is_one_id(http_req_headers(req)))
+        return;
+    buf_init(&room, 4096);
+    invoked_read(req, &inv);
+    struct slice id = inv.task_id;
+    if (id.len == 0 && http_query_get(http_req_query(req), "task-id", &room) == ERR_OK)
+        id = buf_slice(&room);
+    if (store_id_ok(id))
+        (void)snprintf(ret, TASK_ID_MAX + 1, "%.*s", SLICE_ARGS(id));
+    buf_done(&room);
+}
+
 static bool order_read_ids(struct run_order *o, struct http_req *req, struct buf *room)
 {
     struct invocation inv;
+    struct slice own;
     invoked_read(req, &inv);
     if (store_id_ok(inv.request_id))
         (void)snprintf(o->request_id, sizeof(o->request_id), "%.*s", SLICE_ARGS(inv.request_id));
@@ -110,12 +148,16 @@ static bool order_read_ids(struct run_order *o, struct http_req *req, struct buf
         o->limit_at = clock_mono_ms() + inv.timeout_ms - o->margin_ms;
     }
     o->redelivered = inv.has_retry_count && inv.retry_count > 0;
+    if (!is_one_id(http_req_headers(req)))
+        return false;
     struct slice id = inv.task_id;
+    o->chosen = http_headers_get(http_req_headers(req), "task-id", &own) && own.len > 0;
     if (id.len == 0) {
         enum err_code code = http_query_get(http_req_query(req), "task-id", room);
         if (code != ERR_OK && code != ERR_NOT_FOUND)
             return false;
         id = buf_slice(room);
+        o->chosen = id.len > 0;
     }
     return id.len == 0 || order_take_id(o, id);
 }
@@ -141,14 +183,22 @@ bool run_order_read(struct run_order *o, struct api *api, struct http_req *req,
 
 /* --- the prompt ------------------------------------------------------------------------------ */
 
-/* An id in the envelope, where no header and no query gave one. */
-static bool order_take_envelope_id(struct run_order *o, struct slice token)
+static bool read_id(struct slice token, char ret[TASK_ID_MAX + 1])
 {
     struct buf id;
     buf_init(&id, TASK_ID_MAX);
-    bool ok = json_unescape(token, &id) == ERR_OK && order_take_id(o, buf_slice(&id));
+    bool ok = json_unescape(token, &id) == ERR_OK && store_id_ok(buf_slice(&id));
+    if (ok)
+        (void)snprintf(ret, TASK_ID_MAX + 1, "%s", id.ptr);
     buf_done(&id);
     return ok;
+}
+
+/* An id in the envelope, where no header and no query gave one. */
+static bool order_take_envelope_id(struct run_order *o, struct slice token)
+{
+    char id[TASK_ID_MAX + 1];
+    return read_id(token, id) && order_take_id(o, slice_of(id));
 }
 
 static struct task *order_create(struct run_order *o, struct task_spec *spec, bool *ret_joined,
@@ -195,7 +245,7 @@ struct task *run_order_refuse(struct run_order *o, struct slice body, struct ref
 
 /* What a front door sends instead of a prompt, {"task_id": …, "attempt": n}: task_offer.c. In a
  * prompt every member is an object. */
-static bool order_is_call(struct run_order *o, struct slice body)
+static bool order_is_call(struct run_order *o, struct slice body, char ret_id[TASK_ID_MAX + 1])
 {
     const struct json_limits limits = {.depth = 2};
     struct slice value;
@@ -208,12 +258,20 @@ static bool order_is_call(struct run_order *o, struct slice body)
         return false;
     o->called = (unsigned)attempt;
     return json_get(json_trim(body), "task_id", &value) && json_kind(value) == JSON_STRING &&
-           order_take_envelope_id(o, value);
+           read_id(value, ret_id);
 }
 
-static struct task *order_place_call(struct run_order *o, bool *ret_joined, struct refusal *ret_why)
+/* A front door names the task in its header, too. (The platform's id is another: it is made by the
+ * platform.) */
+static struct task *order_place_call(struct run_order *o, const char *id, bool *ret_joined,
+                                     struct refusal *ret_why)
 {
     struct prompt none;
+    if (o->chosen && strcmp(id, o->id) != 0) {
+        refusal_set(ret_why, 400, "bad_id", "the call is for another task than its task-id says");
+        return run_order_refuse(o, SLICE_EMPTY, ret_why);
+    }
+    (void)order_take_id(o, slice_of(id));
     struct task_spec spec = {.called = o->called, .take_prompt = &none};
     prompt_init_empty(&none);
     o->held = o->api->on_platform; /* whether it shows that it is asynchronous or not */
@@ -230,12 +288,15 @@ struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *r
     struct prompt prompt;
     struct prompt_fault fault;
     struct task *t = NULL;
+    char called[TASK_ID_MAX + 1];
     *ret_joined = false;
-    if (order_is_call(o, buf_slice(take_body))) {
+    if (order_is_call(o, buf_slice(take_body), called)) {
         buf_done(take_body);
-        return order_place_call(o, ret_joined, ret_why);
+        return order_place_call(o, called, ret_joined, ret_why);
     }
     enum err_code code = prompt_parse(&prompt, take_body, &fault);
+    /* Also of what is no prompt: he will ask by that id what came of it. */
+    bool bad_id = !o->given && prompt.task_id.len > 0 && !order_take_envelope_id(o, prompt.task_id);
     if (code == ERR_BUSY) {
         refusal_set_full(ret_why, &fault.err);
         prompt_done(&prompt);
@@ -247,7 +308,7 @@ struct task *run_order_place(struct run_order *o, struct buf *take_body, bool *r
         prompt_done(&prompt);
         return t;
     }
-    if (!o->given && prompt.task_id.len > 0 && !order_take_envelope_id(o, prompt.task_id)) {
+    if (bad_id) {
         refusal_set(ret_why, 400, "bad_id", "task_id is not an id that this service takes");
         t = run_order_refuse(o, buf_slice(&prompt.body), ret_why);
         prompt_done(&prompt);

@@ -11,6 +11,7 @@ struct run_order {
     char id[TASK_ID_MAX + 1]; /* given, or a fresh one */
     char request_id[TASK_ID_MAX + 1];
     bool given;
+    bool chosen;  /* by the caller's own header or query */
     bool lasting; /* its task goes on when the caller has left: he can ask for it again */
     bool redelivered;
     bool async;      /* answered 202 as soon as the task is in the store */
@@ -39,6 +40,8 @@ void refusal_set_full(struct refusal *r, const struct err *err);
 /* Of a result that ended before it began. */
 void refusal_set_result(struct refusal *r, const struct err *err);
 
+/* The id that a request to run something gives in its head, for who refuses it unread; "": none. */
+void run_order_id_of(struct http_req *req, char ret[TASK_ID_MAX + 1]);
 /* False: refused. */
 bool run_order_read(struct run_order *o, struct api *api, struct http_req *req,
                     struct refusal *ret_why);

@@ -1,10 +1,10 @@
 #include "run_wishes.h"
 
-static void read_prefer(struct run_wishes *w, struct slice prefer)
+static void read_prefer(struct run_wishes *w, const struct http_headers *headers)
 {
-    while (prefer.len > 0) {
-        struct slice element = slice_next(&prefer, ',');
-        struct slice value = element;
+    struct http_list prefer = http_list_begin(headers, "prefer");
+    struct slice value;
+    while (http_list_next(&prefer, &value)) {
         struct slice name = slice_next(&value, '=');
         uint64_t seconds;
         if (slice_eq_nocase(name, SLICE("respond-async")))
@@ -31,37 +31,37 @@ static bool is_media(struct slice range)
 }
 
 /* A browser's or curl's Accept has a star or a document type in it: they want JSON. */
-static bool only_media(struct slice accept)
+static struct slice only_media(const struct http_headers *headers)
 {
-    if (accept.len == 0)
-        return false;
-    while (accept.len > 0) {
-        struct slice element = slice_next(&accept, ',');
-        if (!is_media(slice_next(&element, ';')))
-            return false;
+    struct http_list accept = http_list_begin(headers, "accept");
+    struct slice first = SLICE_EMPTY;
+    struct slice element;
+    while (http_list_next(&accept, &element)) {
+        struct slice range = slice_next(&element, ';');
+        if (!is_media(range))
+            return SLICE_EMPTY;
+        if (first.len == 0)
+            first = range;
     }
-    return true;
+    return first;
 }
 
 void run_wishes_read(struct run_wishes *ret, const struct http_headers *headers, struct slice query)
 {
-    struct slice value;
     struct buf room;
-    *ret = (struct run_wishes){.media = SLICE_EMPTY};
+    *ret = (struct run_wishes){.media = only_media(headers), .headers = headers};
     buf_init(&room, 64);
     if (http_query_get(query, "results", &room) == ERR_OK && slice_is(buf_slice(&room), "none"))
         ret->no_results = true;
     buf_done(&room);
-    if (http_headers_get(headers, "prefer", &value))
-        read_prefer(ret, value);
-    if (http_headers_get(headers, "accept", &value) && only_media(value))
-        ret->media = value;
+    read_prefer(ret, headers);
 }
 
-static bool accepts(struct slice accept, struct slice type)
+static bool accepts(const struct http_headers *headers, struct slice type)
 {
-    while (accept.len > 0) {
-        struct slice element = slice_next(&accept, ',');
+    struct http_list accept = http_list_begin(headers, "accept");
+    struct slice element;
+    while (http_list_next(&accept, &element)) {
         struct slice range = slice_next(&element, ';');
         size_t main = range.len >= 2 && range.ptr[range.len - 1] == '*' ? range.len - 1 : 0;
         if (main > 0 ? type.len > main && slice_eq_nocase((struct slice){range.ptr, main},
@@ -77,7 +77,7 @@ int run_wishes_output(const struct run_wishes *w, const struct task *t)
     const struct task_output *outputs;
     unsigned count = task_outputs(t, &outputs);
     for (unsigned i = 0; i < count; i++)
-        if (accepts(w->media, slice_of(outputs[i].media_type)))
+        if (accepts(w->headers, slice_of(outputs[i].media_type)))
             return (int)i;
     return -1;
 }

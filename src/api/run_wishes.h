@@ -12,7 +12,8 @@ struct run_wishes {
     bool has_wait;   /* Prefer: wait=N: after so long 202 is enough */
     uint64_t wait_ms;
     bool respond_async; /* Prefer: respond-async, without wait: 202 as soon as it is sure to run */
-    struct slice media; /* Accept, if it names nothing but pictures, video or audio; else empty */
+    struct slice media; /* Accept's first word, if it names only pictures, video or audio */
+    const struct http_headers *headers; /* where the others are; the request's */
 };
 
 void run_wishes_read(struct run_wishes *ret, const struct http_headers *headers,

@@ -26,7 +26,8 @@ NORETURN void assert_failed(const char *what, const char *file, int line);
 /* code, stable name */
 #define ERR_CODES(X)                                                                               \
     X(ERR_OK, "ok")                                                                                \
-    X(ERR_INVALID, "invalid") /* what was given is wrong; again is useless */                      \
+    X(ERR_INVALID, "invalid")     /* what was given is wrong; again is useless */                  \
+    X(ERR_FORBIDDEN, "forbidden") /* what is asked for is well-formed, and not allowed */          \
     X(ERR_NOT_FOUND, "not_found")                                                                  \
     X(ERR_EXISTS, "exists")                                                                        \
     X(ERR_TOO_LARGE, "too_large") /* a bound of ours or of a peer */                               \

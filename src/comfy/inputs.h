@@ -52,7 +52,7 @@ bool inputs_are_there(const struct prompt *p);
 
 /* Which input, and why; tokens are copies. */
 struct inputs_fault {
-    struct err err;  /* ERR_INVALID: the caller's; ERR_UNAVAILABLE, ERR_TIMEOUT …: ComfyUI's */
+    struct err err;  /* ERR_FORBIDDEN: its address may not be fetched from; else it only tells */
     bool is_comfyui; /* or ours, ERR_BUSY: not the caller's; another try may do */
     char *node_id, *class_type, *input; /* tokens; NULL: none */
 };

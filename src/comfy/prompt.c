@@ -29,11 +29,11 @@ static bool is_object(struct slice value)
 }
 
 /* What tells the kinds of bodies apart. */
-enum mark { MARK_PROMPT, MARK_NODES, MARK_LINKS, MARK_CLASS_TYPE, MARKS };
+enum mark { MARK_PROMPT, MARK_NODES, MARK_LINKS, MARK_CLASS_TYPE, MARK_TASK_ID, MARKS };
 
 static void read_marks(struct slice object, struct slice *ret)
 {
-    static const char *const names[MARKS] = {"prompt", "nodes", "links", "class_type"};
+    static const char *const names[MARKS] = {"prompt", "nodes", "links", "class_type", "task_id"};
     json_pick(object, names, ret, MARKS);
 }
 
@@ -65,11 +65,9 @@ static enum err_code read_envelope(struct prompt *p, struct slice top, struct pr
             return refuse(fault, "bad_envelope", "metadata has more than 64 KiB", NULL);
         p->metadata = value;
     }
-    if (json_get(top, "task_id", &value) && json_kind(value) != JSON_NULL) {
-        if (json_kind(value) != JSON_STRING)
-            return refuse(fault, "bad_envelope", "task_id must be a string", NULL);
-        p->task_id = value;
-    }
+    if (json_get(top, "task_id", &value) && json_kind(value) != JSON_NULL &&
+        json_kind(value) != JSON_STRING)
+        return refuse(fault, "bad_envelope", "task_id must be a string", NULL);
     if (json_get(top, "results", &value) && json_kind(value) != JSON_NULL) {
         enum json_kind kind = json_kind(value);
         bool none = kind == JSON_FALSE || (kind == JSON_STRING && json_string_is(value, "none"));
@@ -264,6 +262,8 @@ static enum err_code parse(struct prompt *ret, struct buf *take_body,
     if (!is_object(top))
         return refuse(fault, "not_a_prompt", "the body is not a JSON object", NULL);
     read_marks(top, marks);
+    if (marks[MARK_TASK_ID].len > 0 && json_kind(marks[MARK_TASK_ID]) == JSON_STRING)
+        ret->task_id = marks[MARK_TASK_ID]; /* a node is no string */
     if (marks[MARK_PROMPT].len > 0 && is_object(marks[MARK_PROMPT])) {
         read_marks(marks[MARK_PROMPT], inner);
         if (inner[MARK_CLASS_TYPE].len == 0) { /* no node that is called so */

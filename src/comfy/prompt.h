@@ -38,7 +38,7 @@ struct prompt {
     char sha256[SHA256_TEXT + 1];     /* of the prompt as sent, with its targets if it has any */
     struct slice extra_data, targets; /* in body; empty: none */
     struct slice metadata;            /* any JSON value in body; empty: none */
-    struct slice task_id;             /* token in body; empty: none */
+    struct slice task_id;             /* token in body; empty: none. Of what is no prompt, too */
     bool want_results, says_results;
 };
 

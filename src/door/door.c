@@ -149,7 +149,7 @@ static void call_on_end(struct https_call *https, const struct err *err)
         call_tell(c, NULL);
     } else if (call_is_idle(c)) {
         call_tell(c, NULL);
-    } else if (err != NULL && err->code != ERR_INVALID) {
+    } else if (err != NULL && err->code != ERR_INVALID && err->code != ERR_FORBIDDEN) {
         c->why = *err;
         call_again(c);
     } else if (err == NULL && is_passing(status)) {

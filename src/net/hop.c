@@ -85,7 +85,7 @@ static void hop_on_done(struct hop *h, CURLcode code)
     if (code == CURLE_OK && !h->headed)
         hop_fail(h, ERR_CLOSED, "cut off in its head");
     else if (h->refused)
-        hop_fail(h, ERR_INVALID, "its address is refused");
+        hop_fail(h, ERR_FORBIDDEN, "its address is refused");
     else if (code != CURLE_OK && h->err.code == ERR_OK)
         hop_fail(h, hop_err_code(code), text);
     later_add(h->hops->later, &h->ended);

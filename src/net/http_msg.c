@@ -237,6 +237,27 @@ bool http_headers_has_token(const struct http_headers *h, const char *name, cons
     return false;
 }
 
+struct http_list http_list_begin(const struct http_headers *h, const char *name)
+{
+    return (struct http_list){.headers = h, .name = name, .rest = SLICE_EMPTY};
+}
+
+bool http_list_next(struct http_list *l, struct slice *ret)
+{
+    for (;;) {
+        while (l->rest.len > 0) {
+            *ret = slice_next(&l->rest, ',');
+            if (ret->len > 0)
+                return true;
+        }
+        unsigned i = http_headers_find(l->headers, slice_of(l->name), l->next);
+        if (i == l->headers->count)
+            return false;
+        l->rest = http_headers_value(l->headers, i);
+        l->next = i + 1;
+    }
+}
+
 /* --- targets --------------------------------------------------------------------------------- */
 
 /* "http://host/path" → "/path", "http://host?x" → "?x". False: no absolute form. */

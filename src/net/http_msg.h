@@ -75,6 +75,16 @@ unsigned http_headers_count(const struct http_headers *h, const char *name,
 /* Is `token` an element of a comma-separated list header (any case, over all its lines)? */
 bool http_headers_has_token(const struct http_headers *h, const char *name, const char *token);
 
+/* The elements of a list header, line by line: several lines are one list (RFC 9110, 5.3). */
+struct http_list {
+    const struct http_headers *headers;
+    const char *name;
+    struct slice rest; /* of the line that is being read */
+    unsigned next;     /* the lines from here on are yet to be read */
+};
+struct http_list http_list_begin(const struct http_headers *h, const char *name);
+bool http_list_next(struct http_list *l, struct slice *ret); /* false: that was all of it */
+
 /* Is it one of these, in any case? */
 bool http_name_is_among(struct slice name, const struct slice *names, size_t count);
 /* Is `token` an element of this comma-separated list (any case)? */

@@ -46,9 +46,10 @@ struct https_options {
  * free it or start it again. The text of an error names hosts, but never a URL, which may hold a
  * signature, nor an address inside.
  *
- * Errors: ERR_INVALID: the URL is not valid or leads where it may not; ERR_NOT_FOUND: no such host;
- * ERR_UNAVAILABLE: no connection; ERR_TIMEOUT; ERR_TOO_LARGE; ERR_PROTOCOL: certificate, no HTTP,
- * too many redirects; ERR_CLOSED: cut off; ERR_CANCELLED. Any status is an answer. */
+ * Errors: ERR_INVALID: the URL is not valid; ERR_FORBIDDEN: it leads where it may not;
+ * ERR_NOT_FOUND: no such host; ERR_UNAVAILABLE: no connection; ERR_TIMEOUT; ERR_TOO_LARGE;
+ * ERR_PROTOCOL: certificate, no HTTP, too many redirects; ERR_CLOSED: cut off; ERR_CANCELLED. Any
+ * status is an answer. */
 struct https_call {
     /* request */
     const char *url;

@@ -72,7 +72,7 @@ static void query_take(struct resolve_query *q, const struct address *found, uns
     if (class == ADDRESS_PUBLIC)
         (void)err_set(&q->err, ERR_NOT_FOUND, "'%.100s' has no address", q->host);
     else
-        (void)err_set(&q->err, ERR_INVALID, "'%.100s' leads to a %s address, which is refused",
+        (void)err_set(&q->err, ERR_FORBIDDEN, "'%.100s' leads to a %s address, which is refused",
                       q->host, address_class_name(class));
 }
 

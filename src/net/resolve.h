@@ -51,9 +51,9 @@ void resolve_free(struct resolve *r, void (*closed)(void *ctx), void *ctx);
 /* Embedded by whoever asks; one host at a time. `done` comes once, from `later`, unless the query
  * is cancelled before. */
 struct resolve_query {
-    /* err: ERR_INVALID: no name and no address, or none of its addresses may be connected to;
-     * ERR_NOT_FOUND: there is no such name; ERR_TIMEOUT; ERR_UNAVAILABLE: name servers do not
-     * answer. */
+    /* err: ERR_INVALID: no name and no address; ERR_FORBIDDEN: none of its addresses may be
+     * connected to; ERR_NOT_FOUND: there is no such name; ERR_TIMEOUT; ERR_UNAVAILABLE: name
+     * servers do not answer. */
     void (*done)(struct resolve_query *q, const struct err *err);
     void *ctx;
 

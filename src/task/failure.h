@@ -22,11 +22,12 @@
     X(FAILURE_OUTPUT_MISSING, "output_missing")   /* named, but not to be had */                   \
     X(FAILURE_STARTING, "comfyui_starting")       /* did not come up in time */                    \
     X(FAILURE_GAVE_UP, "comfyui_gave_up")                                                          \
-    X(FAILURE_STOPPING, "stopping")           /* this program was told to end */                   \
-    X(FAILURE_OWNER_DIED, "owner_died")       /* the instance that ran it */                       \
-    X(FAILURE_SUPERSEDED, "superseded")       /* another instance took it over */                  \
-    X(FAILURE_OUT_OF_MEMORY, "out_of_memory") /* a node's, told by ComfyUI */                      \
-    X(FAILURE_INPUT, "bad_input")             /* an input that cannot be fetched or read */        \
+    X(FAILURE_STOPPING, "stopping")               /* this program was told to end */               \
+    X(FAILURE_OWNER_DIED, "owner_died")           /* the instance that ran it */                   \
+    X(FAILURE_SUPERSEDED, "superseded")           /* another instance took it over */              \
+    X(FAILURE_OUT_OF_MEMORY, "out_of_memory")     /* a node's, told by ComfyUI */                  \
+    X(FAILURE_INPUT, "bad_input")                 /* an input that cannot be fetched or read */    \
+    X(FAILURE_ADDRESS_REFUSED, "address_refused") /* an input is where nobody may fetch from */    \
     X(FAILURE_TIMEOUT, "run_timeout")                                                              \
     X(FAILURE_STALLED, "stalled")                                                                  \
     X(FAILURE_GPU_REFUSED, "gpu_refused")         /* RUN_URL will never take it */                 \

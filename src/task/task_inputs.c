@@ -4,10 +4,16 @@
  * tried again a few times. */
 #include "task_private.h"
 
+static enum failure_code inputs_code(const struct inputs_fault *fault)
+{
+    if (fault->is_comfyui)
+        return FAILURE_COMFYUI_ERROR;
+    return fault->err.code == ERR_FORBIDDEN ? FAILURE_ADDRESS_REFUSED : FAILURE_INPUT;
+}
+
 static void inputs_fail(struct task *t, const struct inputs_fault *fault)
 {
-    struct failure *f = failure_new(fault->is_comfyui ? FAILURE_COMFYUI_ERROR : FAILURE_INPUT, "%s",
-                                    fault->err.msg);
+    struct failure *f = failure_new(inputs_code(fault), "%s", fault->err.msg);
     if (fault->node_id != NULL) {
         failure_add_json(f, "node_id", slice_of(fault->node_id));
         failure_add_json(f, "class_type", slice_of(fault->class_type));

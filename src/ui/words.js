@@ -104,6 +104,7 @@ export const ENGLISH = {
   prompt_refused: 'ComfyUI does not accept these settings.',
   outputs_dropped: 'ComfyUI would not make all of the outputs with these settings.',
   bad_input: 'A picture could not be used.',
+  address_refused: 'Pictures may not be fetched from that address.',
   comfyui_died: 'ComfyUI ended unexpectedly while this ran.',
   comfyui_starting: 'ComfyUI did not start in time.',
   comfyui_gave_up: 'ComfyUI does not start.',
@@ -232,6 +233,7 @@ export const CHINESE = {
   prompt_refused: 'ComfyUI 不接受这些参数。',
   outputs_dropped: '按这些参数，ComfyUI 不会生成全部输出。',
   bad_input: '图片无法使用。',
+  address_refused: '不允许从该地址获取图片。',
   comfyui_died: '运行时 ComfyUI 意外退出。',
   comfyui_starting: 'ComfyUI 未能及时启动。',
   comfyui_gave_up: 'ComfyUI 无法启动。',
@@ -283,7 +285,7 @@ INPUTS.noise_seed = INPUTS.seed;
 
 // Codes of the agent's errors, and the page's own. Of others the agent's sentence is shown.
 const FAULTS = [
-  'node_error', 'prompt_refused', 'outputs_dropped', 'bad_input', 'comfyui_died', 'comfyui_starting', 'comfyui_gave_up', 'comfyui_error',
+  'node_error', 'prompt_refused', 'outputs_dropped', 'bad_input', 'address_refused', 'comfyui_died', 'comfyui_starting', 'comfyui_gave_up', 'comfyui_error',
   'comfyui_garbage', 'prompt_lost', 'output_missing', 'owner_died', 'superseded', 'out_of_memory', 'interrupted', 'cancelled', 'stopping',
   'run_timeout', 'stalled', 'queue_full', 'prompt_too_large', 'body_too_large', 'gpu_refused', 'gpu_unreachable', 'store_failed', 'no_key',
   'lost', 'failed',

@@ -103,6 +103,19 @@ def test_what_another_site_embeds_is_refused_but_not_a_link_to_us(world):
     assert agent.get("/api/tasks", **{"sec-fetch-site": "same-origin"}).status == 200
 
 
+def test_who_is_refused_is_told_the_id_that_he_gave(world):
+    agent = world.agent(env={"API_KEY": "one"})
+    for given in ({"headers": {"task-id": "t"}}, {"query": "?task-id=t"}, {"headers": {"x-fc-async-task-id": "t"}}):
+        headers = given.get("headers", {})
+        query = given.get("query", "")
+        for reply in (agent.run(image_prompt(1), headers=headers, query=query),
+                      agent.run(image_prompt(1), headers={**headers, "origin": "http://evil.example"}, query=query),
+                      agent.ask("PUT", "/api/run" + query, headers={**headers, "x-api-key": "one"})):
+            assert reply.status in (401, 403, 405) and reply.headers.get_all("task-id") == ["t"], reply
+    assert agent.run(image_prompt(1), "../t").headers["task-id"] is None
+    assert agent.get("/api/tasks?task-id=t").headers["task-id"] is None, "that is no run"
+
+
 def test_a_listed_origin_gets_cors(world):
     agent = world.agent(env={"ALLOW_ORIGINS": "https://a.example, https://b.example", "API_KEY": "one"})
     asked = {"origin": "https://b.example", "access-control-request-method": "POST",
@@ -115,7 +128,8 @@ def test_a_listed_origin_gets_cors(world):
     for reply in (agent.run(image_prompt(1), headers={"origin": "https://b.example", "x-api-key": "one"}),
                   agent.get("/api/tasks/x", origin="https://b.example")):  # also refusals
         assert reply.headers["access-control-allow-origin"] == "https://b.example"
-        assert "task-id" in reply.headers["access-control-expose-headers"]
+        exposed = reply.headers["access-control-expose-headers"].replace(" ", "").split(",")
+        assert set(exposed) == {"task-id", "task-status", "etag", "location"}
         assert reply.headers["vary"] == "origin"
     assert agent.ask("OPTIONS", "/api/run", headers={**asked, "origin": "https://c.example"}).status == 403
 

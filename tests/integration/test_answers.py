@@ -415,6 +415,68 @@ def test_results_are_left_out_when_asked(agent):
     assert agent.run({"prompt": prompt, "results": True}).json["2"]["results"]
 
 
+@pytest.mark.parametrize("whose", ["here", "elsewhere"])
+def test_the_status_has_results_for_who_asks(world, whose):
+    comfy = world.comfyui()
+    runs = world.agent("runs", url=comfy.url)
+    asked = runs if whose == "here" else world.agent("asked", url=comfy.url)
+    replay = runs.run(image_prompt(5), "t")
+    for query in ("&results=1", "&results=true", "&results=1&wait=30"):
+        reply = asked.get(f"/api/status?id=t{query}")
+        assert (reply.status, reply.json) == (200, replay.json), reply
+        assert (reply.headers["task-id"], reply.headers["task-status"]) == ("t", "succeeded")
+        assert reply.headers["cache-control"] == "no-cache" and reply.headers["etag"] is None
+    plain = asked.get("/api/status?id=t")
+    assert "results" not in plain.json["2"]
+    for query in ("&results=0", "&results=none"):
+        reply = asked.get(f"/api/status?id=t{query}")
+        assert (reply.body, reply.headers["etag"]) == (plain.body, plain.headers["etag"])
+    known = asked.get("/api/status?id=t&results=1", **{"if-none-match": plain.headers["etag"]})
+    assert known.json == replay.json, "who has the plain one has no results"
+    head = asked.ask("HEAD", "/api/status?id=t&results=1")
+    assert (head.status, head.body, head.headers["task-status"]) == (200, b"", "succeeded")
+    assert "results" not in asked.get("/api/tasks/t?results=1").json["nodes"]["2"]
+    (world.output / plain.json["2"]["images"][0]["filename"]).unlink()
+    for method in ("GET", "HEAD"):
+        reply = asked.ask(method, "/api/status?id=t&results=1")
+        assert (reply.status, reply.headers["task-id"]) == (410, "t")
+    assert asked.get("/api/status?id=t&results=1").code == "output_gone"
+    assert asked.get("/api/status?id=t").status == 200, "the node map is there all the same"
+
+
+def test_the_status_has_no_results_before_the_end_or_of_a_failure(world):
+    agent = world.agent()
+    peer, task_id = held_run(agent, image_prompt(7), "task-id: t")
+    reply = agent.get("/api/status?id=t&results=1")
+    assert (reply.status, reply.headers["task-status"]) == (200, "running")
+    assert "results" not in reply.json["2"] and reply.headers["etag"]
+    # Its outputs are waited for: the next change is the end.
+    agent.comfy.control({"at": "http", "route": "/view", "do": "sleep", "ms": 1000, "times": 0})
+    agent.comfy.release()
+    until("the last node", lambda: agent.get("/api/status?id=t").json["2"]["value"] == 1)
+    time.sleep(0.3)
+    etag = agent.get("/api/status?id=t").headers["etag"]
+    reply = agent.get("/api/status?id=t&results=1&wait=30", **{"if-none-match": etag})
+    assert reply.json == peer.hear().json and reply.json["2"]["results"]
+    peer.leave()
+    assert agent.run({"7": node("TestRaise", message="no", kind="ValueError")}, "u").status == 500
+    assert agent.get("/api/status?id=u&results=1").body == agent.get("/api/status?id=u").body
+    assert agent.get("/api/status?id=nobody&results=1").status == 404
+
+
+def test_who_asks_for_results_may_leave(world):
+    agent = world.agent()
+    big = {"1": node("TestBigImage", bytes=8 * 1024 * 1024, filename_prefix="big")}
+    assert agent.run(big, "t", query="?results=none").status == 200
+    for method in ("GET", "HEAD") * 4:
+        peer = Peer(agent.port, f"{method} /api/status?id=t&results=1 HTTP/1.1\r\nhost: x\r\n\r\n".encode())
+        assert peer.socket.recv(100).startswith(b"HTTP/1.1 200 ")
+        peer.leave(reset=True)
+    for _ in range(20):
+        assert agent.ask("HEAD", "/api/status?id=t&results=1").status == 200
+    assert agent.get("/api/status?id=t&results=1").json == agent.run(big, "t").json
+
+
 def test_texts_are_told_and_only_where_there_are_any(both):
     agent = both.agent()
     said = 'a "quoted" \u00e9\u4e2d\U0001f600 line\nnext\x00'
@@ -460,6 +522,57 @@ def test_what_has_not_changed_is_304(agent):
         listed = agent.get(path, **{"if-none-match": f'"other", W/{first.headers["etag"]}'})
         assert listed.status == 304, "a list, and weak comparison: RFC 9110, 13.1.2"
         assert agent.get(path, **{"if-none-match": "*"}).status == 304
+        assert with_lines(agent, f"GET {path}", 'if-none-match: "other"',
+                          f'if-none-match: {first.headers["etag"]}').status == 304, "one list: RFC 9110, 5.3"
+
+
+def with_lines(agent, request, *lines, body=""):
+    """Headers of one name on several lines, which http.client does not send."""
+    peer = Peer(agent.port, "\r\n".join([f"{request} HTTP/1.1", "host: x", f"content-length: {len(body)}", *lines,
+                                         "", body]).encode())
+    try:
+        return peer.hear()
+    finally:
+        peer.leave()
+
+
+def test_several_lines_of_a_header_are_one_list(agent):
+    body = json.dumps(image_prompt(11))
+    reply = with_lines(agent, "POST /api/run", "accept: audio/*", "accept: image/*", body=body)
+    assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
+    reply = with_lines(agent, "POST /api/run", "accept: image/*", "accept: application/json", body=body)
+    assert (reply.status, reply.headers["content-type"]) == (200, "application/json"), "he takes JSON, too"
+    reply = with_lines(agent, "POST /api/run", "prefer: handling=lenient", "prefer: respond-async", body=body)
+    assert reply.status == 202
+    reply = with_lines(agent, "POST /api/run", "accept:", "accept: image/*,,", body=body)
+    assert (reply.status, reply.headers["content-type"]) == (200, "image/png"), "what is empty does not count"
+
+
+def test_a_front_doors_call_is_for_the_task_that_its_header_names(agent):
+    for headers, query in (({"task-id": "hdr"}, ""), ({}, "?task-id=hdr")):
+        reply = agent.run({"task_id": "nobody", "attempt": 1}, headers=headers, query=query)
+        check_envelope(reply, 400, "bad_id")
+        assert reply.headers["task-id"] == "hdr"
+    agent.run({"task_id": "nobody", "attempt": 1}, headers={"x-fc-async-task-id": "made-by-the-platform"})
+    for task_id in ("hdr", "made-by-the-platform"):
+        assert agent.get(f"/api/status?id={task_id}").status == 404
+
+
+def test_two_ids_are_none(agent):
+    body = "{%s}" % NODE
+    check_envelope(with_lines(agent, "POST /api/run", "task-id: a", "task-id: b", body=body), 400, "bad_id")
+    reply = with_lines(agent, "POST /api/run", "task-id: twice", "task-id:  twice", body=body)
+    assert (reply.status, reply.headers["task-id"]) == (200, "twice")
+
+
+def test_nothing_that_is_said_of_a_task_is_kept_for_later(world):
+    agent = world.agent()
+    world.store.mkdir(exist_ok=True)
+    (world.store / "old").write_text('{"1":{"max":1,"value":1,"start":0,"last_updated":0,"images":[]}}')
+    for path, status in (("/api/status?id=nobody", 404), ("/api/tasks/nobody", 404), ("/api/status?id=.a", 400),
+                         ("/api/status?id=x&wait=x", 400), ("/api/tasks/x?wait=x", 400), ("/api/status?id=old", 200)):
+        reply = agent.get(path)
+        assert (reply.status, reply.headers.get_all("cache-control")) == (status, ["no-cache"]), (path, reply)
 
 
 def test_the_etag_changes_when_the_task_does(world):

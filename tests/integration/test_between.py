@@ -365,13 +365,13 @@ def test_a_stop_waits_for_no_address_that_does_not_answer(world):
     silent.close()
 
 
-def test_the_end_of_an_async_run_is_stored_by_a_stop(world):
+def test_an_async_run_is_left_by_a_stop_as_by_a_death(world):
     comfy = world.comfyui()
     agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "300ms"})
     comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
     assert agent.run(sleep_prompt(1), "t", {"X-Fc-Invocation-Type": "Async"}).status == 202
     until("the task to run", lambda: running(agent, "t"))
     agent.stop()
-    assert world.document("t~task")["status"] == "failed"
-    assert world.document("t~end.1")["error"]["code"] == "stopping"
+    assert world.document("t~task")["status"] in ("queued", "running")
+    assert world.document("t~end.1") is None
     comfy.release()

@@ -148,6 +148,7 @@ def test_a_sync_call(world, pair):
     (call,) = gpu.calls
     assert len(call[3]) < 300 and call[2] == "/api/run"
     assert door.run(image_prompt(), "t").json == reply.json  # a replay
+    assert door.get("/api/status?id=t&results=1").json == reply.json
     assert len(gpu.calls) == len(gpu.comfy.prompts) == 1
     record = door.record("t")
     assert (record["status"], record["attempt"]) == ("succeeded", 1) and "offered" not in record
@@ -520,6 +521,11 @@ def test_a_run_url_that_refuses_is_not_called_again(door_of, status):
     reply = door.run(image_prompt(), "t")
     assert (reply.status, reply.code, reply.json["error"]["status"]) == (502, "gpu_refused", status)
     assert len(stub.calls) == 1 and door.record("t")["status"] == "failed"
+
+
+def test_a_run_url_that_may_not_be_called_is_not_called_again(door_of):
+    reply = door_of("http://169.254.169.254").run(image_prompt(), "t")
+    assert (reply.status, reply.code) == (502, "gpu_refused"), reply
 
 
 def test_a_run_url_that_never_answers(door_of):

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from world import AGENT, ROOT, ask, free_port, image_prompt, node, sleep_prompt, steps_prompt, until
+from world import AGENT, ROOT, ask, free_port, image_prompt, later, node, sleep_prompt, steps_prompt, until
 
 sys.path.insert(0, str(ROOT / "tests" / "fc"))
 
@@ -182,6 +182,26 @@ def test_a_bad_prompt_sent_async_is_told_by_its_record(world, make_fc):
     assert world.document("json~task")["status"] == "succeeded"
     assert end_of(fc, send(fc, b"[]", "json"))[1] == 409  # and not the other way round
     assert world.document("json~task")["status"] == "succeeded"
+
+
+def test_what_is_refused_is_found_by_the_id_it_brought(world):
+    """As the platform delivers it: its request id names the task only where nothing better does."""
+    agent = world.agent(env={"PLATFORM": "fc"})
+    bodies = {"shape": {"prompt": {"1": {"class_type": "X"}}}, "list": {"prompt": []}, "ui": {"nodes": [], "links": []},
+              "envelope": {"prompt": {"1": node("TestText", text="x")}, "results": 1}}
+    for task_id, body in bodies.items():
+        headers = {"x-fc-request-id": f"req-{task_id}", "x-fc-invocation-type": "Async"}
+        reply = agent.run({**body, "task_id": task_id}, headers=headers)
+        assert (reply.status, reply.headers["task-id"]) == (400, task_id), reply
+        assert agent.record(task_id).json["error"]["code"] == reply.code
+        assert agent.get(f"/api/status?id={task_id}").headers["task-status"] == "failed"
+        assert world.document(f"req-{task_id}~task") is None
+    headers = {"x-fc-request-id": "req-9", "x-fc-invocation-type": "Async"}
+    for body in ({"prompt": [], "task_id": "no/id"}, {"prompt": [], "task_id": 9}):
+        reply = agent.run(body, headers=headers)
+        assert (reply.status, reply.headers["task-id"]) == (400, "req-9"), reply
+    assert agent.run({**bodies["shape"], "task_id": "sync"}).headers["task-id"] == "sync"
+    assert agent.get("/api/status?id=sync").status == 404, "who was told keeps no record"
 
 
 def test_a_refused_prompt_sent_async_is_delivered_once(world, make_fc):
@@ -435,6 +455,17 @@ def test_what_is_worth_another_delivery(world):
     assert status_of(b"{") == (400, "200")
     assert status_of(image_prompt(), task_id="../x") == (400, "200")
     assert status_of({"1": node("TestCrash", how="kill", code=1)}) == (502, "404")
+
+
+def test_a_full_queue_is_worth_another_delivery(world):
+    agent = world.agent(env={"PLATFORM": "fc", "MAX_QUEUE": "0"})
+    agent.comfy.control({"at": "node", "do": "hold"})
+    first = later(agent.run, image_prompt(1), "t")
+    until("it to run", lambda: is_running(world, "t"))
+    reply = agent.run(image_prompt(2))
+    assert (reply.status, reply.code, reply.headers["x-fc-status"]) == (429, "queue_full", "404")
+    agent.comfy.release()
+    assert first.result().status == 200
 
 
 def test_a_store_that_does_not_work_is_worth_another_delivery(world):

@@ -3,6 +3,7 @@
 import base64
 import http.server
 import io
+import json
 import threading
 
 import pytest
@@ -117,6 +118,17 @@ def test_names_and_texts_are_left_alone(world, site):
     assert site.asked == [] and uploads(agent) == []
 
 
+def test_a_mask_is_fetched_too(world, site):
+    agent = world.agent(env=HERE)
+    site.files["/mask.png"] = (200, {}, png("green"))
+    prompt = {**load("data:image/png;base64," + base64.b64encode(png("red")).decode()),
+              "3": node("LoadImageMask", image=site.url + "/mask.png", channel="red")}
+    assert agent.run(prompt).status == 200
+    sent = json.loads(agent.comfy.body(len(agent.comfy.prompts) - 1))["prompt"]
+    assert sent["3"]["inputs"]["image"].endswith(".png") and "/" not in sent["3"]["inputs"]["image"]
+    assert sent["3"]["inputs"]["channel"] == "red" and site.asked == ["/mask.png"] and len(uploads(agent)) == 2
+
+
 def test_what_is_wrong_names_the_node_and_the_input(world, site):
     agent = world.agent(env={**HERE, "INPUT_MAX_BYTES": "5000"})
     site.files["/text"] = (200, {}, b"<html>")
@@ -149,18 +161,36 @@ http://127.0.0.1\\@example.com/ http://0x7f000001:80/ http://[::1%25lo]/ http://
 def test_addresses_inside_are_refused_in_any_spelling(world):
     assert len(REFUSED) >= 40
     agent = world.agent()
+    inside = 0
     for url in REFUSED:
         reply = agent.run(load(url))
-        assert reply.status == 400, (url, reply)
+        assert (reply.status, reply.code) in ((403, "address_refused"), (400, "bad_input")), (url, reply)
+        inside += reply.status == 403
         assert reply.json["error"]["node_id"] == "1", (url, reply)
+    assert inside >= 20, "what is spelled oddly is no address at all"
     assert agent.comfy.prompts == [] and uploads(agent) == []
+
+
+def test_an_address_that_is_refused_is_403(world):
+    agent = world.agent()
+    for number, url in enumerate(("http://169.254.169.254/x", "http://localhost/", "https://[::1]/", "http://10.0.0.1/")):
+        reply = agent.run(load(url), f"t{number}")
+        assert (reply.status, reply.json["message"]) == (403, "ForbiddenError"), (url, reply)
+        error = reply.json["error"]
+        assert (error["code"], error["node_id"], error["input"]) == ("address_refused", "1", "image")
+        assert agent.record(f"t{number}").json["error"] == error
+        assert agent.run(load(url), f"t{number}").status == 403
+    later = agent.run(load("http://169.254.169.254/x"), "later", {"prefer": "respond-async"})
+    assert later.status == 202
+    until("its end", lambda: agent.record("later").json["status"] == "failed")
+    assert agent.record("later").json["error"]["code"] == "address_refused"
 
 
 def test_metadata_stays_closed_whatever_is_allowed(world):
     agent = world.agent(env={"FETCH_ALLOW": "0.0.0.0/0,::/0"})
     for url in ("http://169.254.169.254/latest/meta-data/", "http://100.100.100.200/latest/",
                 "http://[fd00:ec2::254]/", "http://[::ffff:169.254.169.254]/"):
-        assert agent.run(load(url)).status == 400
+        assert agent.run(load(url)).status == 403
 
 
 def test_a_redirect_is_checked_like_a_first_address(world, site):
@@ -175,7 +205,7 @@ def test_a_redirect_is_checked_like_a_first_address(world, site):
     assert agent.run(load(site.url + "/2")).status == 200
     for name in ("/meta", "/inside", "/file", "/loop", "/user", "/4"):
         reply = agent.run(load(site.url + name))
-        assert reply.status == 400, (name, reply)
+        assert reply.status == (403 if name in ("/meta", "/inside") else 400), (name, reply)
 
 
 def test_what_was_tidied_away_is_uploaded_again(both):

@@ -305,11 +305,13 @@ def test_a_comfyui_that_is_not_ours_comes_and_goes(world):
     comfy.process.signal(signal.SIGKILL)
     comfy.process.wait()
     until("its absence to be seen", lambda: agent.get("/readyz").status == 503)
+    assert int(agent.get("/readyz").headers["retry-after"]) > 0
     waiting = later(agent.run, image_prompt(2), "t")
     until("the task to wait", lambda: agent.get("/readyz").json["tasks"]["waiting"] == 1)
     again = world.comfyui(port=comfy.port)
     assert waiting.result().status == 200
-    assert agent.get("/readyz").status == 200
+    ready = agent.get("/readyz")
+    assert ready.status == 200 and ready.headers["retry-after"] is None
     agent.stop()
     assert again.process.lives, "it is not ours to end"
 

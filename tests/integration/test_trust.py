@@ -576,6 +576,19 @@ def test_outputs_have_a_size_a_type_and_ranges(world):
     assert agent.get("/api/tasks/t/outputs/x").status == 404
 
 
+def test_a_task_that_runs_has_no_outputs_yet(world):
+    agent = world.agent()
+    agent.comfy.control({"at": "node", "do": "hold"})
+    run = later(agent.run, image_prompt(1), "t")
+    until("it to run", lambda: running(agent, "t"))
+    reply = agent.get("/api/tasks/t/outputs/0")
+    assert (reply.status, reply.code) == (404, "not_ended")
+    agent.comfy.release()
+    assert run.result().status == 200
+    assert agent.get("/api/tasks/t/outputs/0").status == 200
+    assert agent.get("/api/tasks/t/outputs/1").code == "no_such_output"
+
+
 def test_an_output_that_is_gone_or_another_is_410(world):
     agent = world.agent()
     agent.run(image_prompt(1), "t")

@@ -47,6 +47,7 @@ static void what_is_no_prompt_is_refused_by_name(void **state)
         {"{\"prompt\":{\"nodes\":[],\"links\":[]}}", "ui_format"},
         {"{\"prompt\":{\"3\":" NODE "},\"callback\":\"http://x\"}", "bad_envelope"},
         {"{\"prompt\":{\"3\":" NODE "},\"task_id\":7}", "bad_envelope"},
+        {"{\"prompt\":{\"3\":" NODE "},\"task_id\":[]}", "bad_envelope"},
         {"{\"prompt\":{\"3\":" NODE "},\"results\":\"all\"}", "bad_envelope"},
     };
     for (size_t i = 0; i < ARRAY_LEN(table); i++)
@@ -62,6 +63,24 @@ static void a_refused_node_is_named(void **state)
     assert_true(slice_is(fault.node_id, "\"x\""));
     assert_non_null(fault.hint);
     prompt_done(&p);
+}
+
+static void what_is_no_prompt_may_have_an_id(void **state)
+{
+    (void)state;
+    static const char *const texts[] = {
+        "{\"prompt\":{\"3\":{\"class_type\":\"A\"}},\"task_id\":\"t\"}",
+        "{\"prompt\":[],\"task_id\":\"t\"}",
+        "{\"nodes\":[],\"links\":[],\"task_id\":\"t\"}",
+        "{\"prompt\":{\"3\":" NODE "},\"callback\":1,\"task_id\":\"t\"}",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(texts); i++) {
+        struct prompt p;
+        struct prompt_fault fault;
+        assert_int_equal(parse(&p, texts[i], &fault), ERR_INVALID);
+        assert_true(slice_is(p.task_id, "\"t\""));
+        prompt_done(&p);
+    }
 }
 
 static void the_text_goes_out_as_it_came(void **state)
@@ -211,6 +230,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(what_is_no_prompt_is_refused_by_name),
         cmocka_unit_test(a_refused_node_is_named),
+        cmocka_unit_test(what_is_no_prompt_may_have_an_id),
         cmocka_unit_test(the_text_goes_out_as_it_came),
         cmocka_unit_test(minus_one_becomes_a_seed_and_nothing_else_does),
         cmocka_unit_test(an_envelope_and_what_people_post_to_comfyui),

@@ -80,10 +80,10 @@ static void test_a_socket_to_a_checked_address_only(void **state)
     (void)state;
     fixture_open("", serve);
     struct hops *hs = hops_new(&fix.loop.loop, &fix.loop.later, NULL);
-    check(hs, "127.0.0.1", "127.0.0.9", ERR_INVALID);
+    check(hs, "127.0.0.1", "127.0.0.9", ERR_FORBIDDEN);
     assert_false(ex.sent);
-    check(hs, "[::ffff:127.0.0.1]", "127.0.0.9", ERR_INVALID);
-    check(hs, "[::1]", "127.0.0.1", ERR_INVALID);
+    check(hs, "[::ffff:127.0.0.1]", "127.0.0.9", ERR_FORBIDDEN);
+    check(hs, "[::1]", "127.0.0.1", ERR_FORBIDDEN);
     assert_int_equal(fix.peer.accepted, 0);
     check(hs, "127.0.0.1", "127.0.0.1", ERR_OK);
     check(hs, "name.test", "127.0.0.1", ERR_OK);

@@ -169,6 +169,18 @@ static void list_headers_are_searched_over_all_lines(void **state)
     assert_true(http_headers_has_token(&h, "connection", "upgrade"));
     assert_false(http_headers_has_token(&h, "connection", "alive"));
     assert_false(http_headers_has_token(&h, "connection", "close"));
+
+    static const char *const elements[] = {"keep-alive", "x", "Upgrade"};
+    struct http_list list = http_list_begin(&h, "Connection");
+    struct slice element;
+    for (size_t i = 0; i < ARRAY_LEN(elements); i++) {
+        assert_true(http_list_next(&list, &element));
+        assert_true(slice_is(element, elements[i]));
+    }
+    assert_false(http_list_next(&list, &element));
+    assert_false(http_list_next(&list, &element));
+    list = http_list_begin(&h, "accept");
+    assert_false(http_list_next(&list, &element));
     http_headers_done(&h);
 }
 

@@ -108,7 +108,8 @@ static void check_refused(const char *allow, const char *scheme, const char *res
     struct watched_call *one = call_prepare_url(0, url);
     call_start(one);
     loop_run_until(&fix.loop, &one->ended, "on_end");
-    if (one->err.code != ERR_INVALID || one->call.sent || fix.peer.accepted != 0)
+    bool refused = one->err.code == ERR_INVALID || one->err.code == ERR_FORBIDDEN;
+    if (!refused || one->call.sent || fix.peer.accepted != 0)
         fail_msg("%s: %s: %s", url, err_name(one->err.code), one->err.msg);
     fixture_close();
 }

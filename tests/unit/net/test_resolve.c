@@ -135,9 +135,9 @@ static void test_literals_ask_nobody(void **state)
     one = ask(0, "::ffff:10.0.0.1");
     check(one, ERR_OK, "");
     check_address(one, 0, "10.0.0.1");
-    check(ask(0, "127.0.0.1"), ERR_INVALID, "loopback");
-    check(ask(0, "::1"), ERR_INVALID, "loopback");
-    check(ask(0, "169.254.169.254"), ERR_INVALID, "metadata");
+    check(ask(0, "127.0.0.1"), ERR_FORBIDDEN, "loopback");
+    check(ask(0, "::1"), ERR_FORBIDDEN, "loopback");
+    check(ask(0, "169.254.169.254"), ERR_FORBIDDEN, "metadata");
     check(ask(0, "0x7f.1"), ERR_INVALID, "unusual");
     check(ask(0, "2130706433"), ERR_INVALID, "unusual");
     check(ask(0, "example.com."), ERR_INVALID, "neither");
@@ -162,7 +162,7 @@ static void test_answers_are_checked(void **state)
     check_address(one, 1, "2606:4700::1");
     one = ask(0, "bad.example");
     answer(1, bad, ARRAY_LEN(bad));
-    check(one, ERR_INVALID, "metadata");
+    check(one, ERR_FORBIDDEN, "metadata");
     assert_null(strstr(one->err.msg, "169.254")); /* says the kind, not the address */
     one = ask(0, "net.example");
     answer_one(2, "192.168.3.4");
@@ -172,7 +172,7 @@ static void test_answers_are_checked(void **state)
     check(one, ERR_OK, "");
     one = ask(0, "intra.example");
     answer_one(4, "100.100.100.200");
-    check(one, ERR_INVALID, "metadata");
+    check(one, ERR_FORBIDDEN, "metadata");
     one = ask(0, "empty.example");
     answer(5, NULL, 0);
     check(one, ERR_NOT_FOUND, "no address");
@@ -203,7 +203,7 @@ static void test_every_query_asks_anew(void **state)
     one = ask(0, "rebind.example");
     assert_int_equal(fix.asked_count, 2);
     answer_one(1, "127.0.0.1");
-    check(one, ERR_INVALID, "loopback");
+    check(one, ERR_FORBIDDEN, "loopback");
     assert_int_equal(one->query.count, 0);
     close_all();
 }
@@ -219,7 +219,7 @@ static void test_the_system_is_asked(void **state)
         assert_int_equal(address_classify(&one->query.addresses[i]), ADDRESS_LOOPBACK);
     close_all();
     open_with("", 0, NULL);
-    check(ask(0, "localhost"), ERR_INVALID, "loopback");
+    check(ask(0, "localhost"), ERR_FORBIDDEN, "loopback");
     close_all();
 }
 
