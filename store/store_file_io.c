@@ -51,7 +51,7 @@ void file_tmp_name(const char *key, char ret[FILE_NAME_ROOM])
     size_t len = strlen(key);
     ASSERT(len <= STORE_KEY_MAX);
     ret[0] = '.';
-    memcpy(ret + 1, key, len);
+    memcpy(ret + 1, key, len + 1);
     ret[1 + len] = '.';
     random_hex(ret + 2 + len, 8);
     memcpy(ret + 2 + len + 16, ".tmp", sizeof(".tmp"));

@@ -21,19 +21,18 @@ static struct slice header(struct http_req *req, const char *name)
 
 struct slice proxy_target(struct api *api, struct http_req *req, struct buf *room)
 {
-    struct slice target = http_req_target(req);
     struct buf query;
-    if (target.ptr[0] != '/')
+    if (!slice_starts(http_req_path(req), SLICE("/")))
         return SLICE_EMPTY;
     buf_init(&query, SIZE_MAX);
-    if (admit_take_query_key(api->admit, http_req_query(req), &query)) {
+    bool had_key = admit_take_query_key(api->admit, http_req_query(req), &query);
+    if (had_key) {
         buf_add(room, http_req_path(req));
         buf_adds(room, query.len > 0 ? "?" : "");
         buf_add(room, buf_slice(&query));
-        target = buf_slice(room);
     }
     buf_done(&query);
-    return target;
+    return had_key ? buf_slice(room) : http_req_target(req);
 }
 
 enum err_code proxy_headers(struct api *api, struct http_req *req, struct http_headers *ret)

@@ -257,7 +257,6 @@ static void keep(struct event_reader *r, const struct event *e, struct slice mes
 
 void event_read(struct event_reader *r, struct event *ret, struct slice message)
 {
-    struct members m;
     double value;
     if (repeats(r, message, &value)) {
         *ret = r->progress;
@@ -268,6 +267,7 @@ void event_read(struct event_reader *r, struct event *ret, struct slice message)
         ret->data = part_in(message, r, ret->data);
         return;
     }
+    struct members m = {{SLICE_EMPTY}};
     parse(ret, message, &m);
     if (ret->type == EVENT_PROGRESS)
         keep(r, ret, message, m.value[VALUE]);
