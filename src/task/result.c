@@ -42,6 +42,7 @@ struct result {
     uint64_t wait_ms; /* for ComfyUI, before it is asked for anything; 0: it was */
     struct buf target;
     bool fetching, fetched;
+    bool retried, again; /* nothing was answered: once more */
     uint64_t received;
     struct base64_encoder encoder;
     struct blob *kept[TASK_KEPT_MAX]; /* NULL: to be fetched */
@@ -164,16 +165,25 @@ static void result_on_part(struct http_call *call, struct slice part)
         comfy_view_pause(r->comfy, call);
 }
 
+/* A connection could not be had, as when descriptors are short, or broke: that says nothing of the
+ * file. */
+static bool result_was_not_answered(const struct http_call *call, const struct err *err)
+{
+    return call->status == 0 && (err->code == ERR_UNAVAILABLE || err->code == ERR_CLOSED);
+}
+
 static void result_on_end(struct http_call *call, const struct err *err)
 {
     struct result *r = call->ctx;
     r->fetching = false;
-    r->fetched = !r->checking;
-    if (err != NULL)
+    r->again = err != NULL && !r->retried && result_was_not_answered(call, err);
+    r->retried = r->retried || r->again;
+    r->fetched = !r->checking && !r->again;
+    if (err != NULL && !r->again)
         result_fail(r, err->code, err->msg);
-    else if (r->checking)
+    else if (err == NULL && r->checking)
         r->output++;
-    else if (r->received != result_output(r)->size)
+    else if (err == NULL && r->received != result_output(r)->size)
         result_fail(r, ERR_PROTOCOL, "it is not the file that was made");
     result_step_later(r);
 }
@@ -256,6 +266,11 @@ static bool result_turn(struct result *r)
 {
     const struct progress *p = task_progress(r->task);
     const struct task_output *o = result_next(r);
+    if (r->again) {
+        r->again = false;
+        result_fetch(r, result_output(r), r->checking ? "HEAD" : "GET");
+        return !r->fetching;
+    }
     if (!r->begun)
         return result_turn_before(r);
     if (r->fetched) {
