@@ -13,6 +13,7 @@ enum { LEFT_LOOK_MS = 2000 };
 struct left_prompt {
     char id[TASK_PROMPT_ID_MAX + 1];
     uint64_t since;
+    bool absent; /* at the last look; a prompt may be on its way into the queue, or out of it */
 };
 
 struct left {
@@ -69,14 +70,14 @@ static void left_on_asked_away(struct comfy_request *r, const struct err *err)
     closer_release(&l->closer);
 }
 
-static void left_ask_away(struct left *l, const struct left_prompt *p, enum queue_place place)
+static void left_ask_away(struct left *l, const char *id, enum queue_place place)
 {
     left_ask(l);
     l->req.done = left_on_asked_away;
     if (place == QUEUE_PENDING)
-        comfy_delete_pending(l->options.comfy, &l->req, p->id);
+        comfy_delete_pending(l->options.comfy, &l->req, id);
     else
-        comfy_interrupt(l->options.comfy, &l->req, p->id);
+        comfy_interrupt(l->options.comfy, &l->req, id);
 }
 
 static void left_condemn_if_overdue(struct left *l)
@@ -91,26 +92,25 @@ static void left_condemn_if_overdue(struct left *l)
  * them begins. */
 static void left_look(struct left *l, struct slice queue)
 {
-    const struct left_prompt *running = NULL, *pending = NULL;
-    enum queue_place place;
+    char running[TASK_PROMPT_ID_MAX + 1] = "", pending[TASK_PROMPT_ID_MAX + 1] = "";
     for (unsigned i = l->count; i-- > 0;) {
-        if (queue_parse(&place, queue, l->prompts[i].id, NULL) != ERR_OK)
+        struct left_prompt *p = &l->prompts[i];
+        enum queue_place place;
+        if (queue_parse(&place, queue, p->id, NULL) != ERR_OK)
             return;
-        if (place == QUEUE_ABSENT)
+        if (place != QUEUE_ABSENT)
+            (void)snprintf(place == QUEUE_PENDING ? pending : running, sizeof(pending), "%s",
+                           p->id);
+        bool gone = place == QUEUE_ABSENT && p->absent;
+        p->absent = place == QUEUE_ABSENT;
+        if (gone)
             left_remove(l, i);
     }
-    for (unsigned i = 0; i < l->count; i++) {
-        ASSERT(queue_parse(&place, queue, l->prompts[i].id, NULL) == ERR_OK);
-        if (place == QUEUE_PENDING)
-            pending = &l->prompts[i];
-        else
-            running = &l->prompts[i];
-    }
-    if (pending != NULL)
+    if (pending[0] != '\0')
         left_ask_away(l, pending, QUEUE_PENDING);
-    else if (running != NULL)
+    else if (running[0] != '\0')
         left_ask_away(l, running, QUEUE_RUNNING);
-    else
+    else if (l->count == 0)
         left_forget(l);
 }
 
@@ -144,6 +144,7 @@ void left_add(struct left *l, const char *prompt_id)
     struct left_prompt *p = &l->prompts[l->count++];
     (void)snprintf(p->id, sizeof(p->id), "%s", prompt_id);
     p->since = clock_mono_ms();
+    p->absent = false;
     log_warn("task", "prompt %s is still in ComfyUI: asked away until it is gone", prompt_id);
     if (!uv_is_active((uv_handle_t *)&l->timer))
         ASSERT(uv_timer_start(&l->timer, left_on_timer, LEFT_LOOK_MS, LEFT_LOOK_MS) == 0);

@@ -176,7 +176,8 @@ static void result_on_end(struct http_call *call, const struct err *err)
 {
     struct result *r = call->ctx;
     r->fetching = false;
-    r->again = err != NULL && !r->retried && result_was_not_answered(call, err);
+    r->again =
+        err != NULL && !r->retried && comfy_is_open(r->comfy) && result_was_not_answered(call, err);
     r->retried = r->retried || r->again;
     r->fetched = !r->checking && !r->again;
     if (err != NULL && !r->again)

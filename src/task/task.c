@@ -187,7 +187,7 @@ void task_put_off(struct task *t, uint64_t gap_ms)
             *moments[i] = moment_put_off(*moments[i], gap_ms);
     /* How long it was to others is not known: the clock may have stood still as well. The lease
      * holds when it has been looked after. */
-    t->verified_at = t->live_record.wrote_at = 0;
+    t->thawed_at = clock_mono_ms();
 }
 
 void task_take_prompt(struct task *t, struct prompt *take_prompt)
@@ -503,6 +503,10 @@ void task_finish_stalled(struct task *t)
     uint64_t silent = clock_mono_ms() - t->news_at;
     supervisor_condemn(task_hub_options(t->hub)->supervisor,
                        "a prompt made no progress within STALL_TIMEOUT");
+    if (t->wish != NULL) {
+        task_finish_unwanted(t);
+        return;
+    }
     task_finish(t, TASK_FAILED,
                 failure_new(FAILURE_STALLED, "no news from ComfyUI for %llu s",
                             (unsigned long long)(silent / 1000)));

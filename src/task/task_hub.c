@@ -46,6 +46,7 @@ struct task_hub {
     unsigned unknown_link; /* the link under which a prompt was left whose id we do not know */
     uint64_t closed_at;    /* the link is not open since then; 0: it is */
     uint64_t ready_at;     /* the supervisor said so; 0: not yet */
+    uint64_t idle_at;      /* the last one left PLACE_ACTIVE; 0: none has */
     uint64_t stored_again_at;
     struct task_hub_stats stats;
 };
@@ -282,6 +283,8 @@ void task_hub_place(struct task_hub *h, struct task *t, enum task_place place)
     list_remove(&t->link);
     if (t->place != PLACE_NONE)
         h->count[t->place]--;
+    if (t->place == PLACE_ACTIVE && h->count[PLACE_ACTIVE] == 0)
+        h->idle_at = clock_mono_ms();
     t->place = place;
     if (h->last == t)
         h->last = NULL;
@@ -552,11 +555,14 @@ static void hub_fail_late_starts(struct task_hub *h)
 }
 
 /* Its process lives and takes connections, but its WebSocket cannot be opened: it is stuck. Who
- * waits has the other half of his time for its successor. Not while a prompt is in its hands, whose
- * time STALL_TIMEOUT bounds. */
+ * waits has the other half of his time for its successor. Not while a prompt of ours is in its
+ * hands, or was until just now: a native call may hold everything else up. */
 static void hub_condemn_if_stuck(struct task_hub *h)
 {
     uint64_t since = h->closed_at > h->ready_at ? h->closed_at : h->ready_at;
+    since = since > h->idle_at ? since : h->idle_at;
+    if (left_count(h->left) > 0)
+        return;
     if (supervisor_state(h->options.supervisor) == SUPERVISOR_READY &&
         h->count[PLACE_ACTIVE] == 0 && clock_mono_ms() - since >= h->options.startup_timeout_ms / 2)
         supervisor_condemn(h->options.supervisor, "its WebSocket cannot be opened");
@@ -596,6 +602,8 @@ void task_hub_thaw(struct task_hub *h, uint64_t gap_ms)
         h->closed_at = moment_put_off(h->closed_at, gap_ms);
     if (h->ready_at != 0)
         h->ready_at = moment_put_off(h->ready_at, gap_ms);
+    if (h->idle_at != 0)
+        h->idle_at = moment_put_off(h->idle_at, gap_ms);
     left_thaw(h->left, gap_ms);
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
         LIST_FOREACH (node, &h->list[place])
@@ -781,7 +789,7 @@ static void hub_leave_to_others(struct task_hub *h)
     for (unsigned place = PLACE_WAITING; place <= PLACE_ACTIVE; place++)
         LIST_FOREACH_SAFE (node, next, &h->list[place]) {
             struct task *t = CONTAINER_OF(node, struct task, link);
-            if (t->claimed && !task_has_watch(t))
+            if (t->claimed && t->wish == NULL && !task_has_watch(t))
                 task_leave_to_others(t);
         }
 }

@@ -18,7 +18,8 @@ static uint64_t lease_ms(const struct task *t)
 uint64_t task_lease_end(const struct task *t)
 {
     uint64_t wrote_at = t->live_record.wrote_at;
-    return (wrote_at > t->verified_at ? wrote_at : t->verified_at) + lease_ms(t) / 2;
+    uint64_t last = wrote_at > t->verified_at ? wrote_at : t->verified_at;
+    return last > t->thawed_at ? last + lease_ms(t) / 2 : 0;
 }
 
 bool task_lease_holds(const struct task *t, uint64_t now)

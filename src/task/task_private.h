@@ -169,6 +169,7 @@ struct task {
     unsigned wished_from;   /* others' wishes of this attempt or a later one concern it */
     bool claimed;           /* the claim of this attempt is in the store, and ours */
     uint64_t verified_at;   /* the last moment at which the attempt was known to be ours */
+    uint64_t thawed_at;     /* what was known before this says nothing; 0: it never was frozen */
     uint64_t suspect_until; /* it was frozen: somebody may be taking it over just now … */
     uint64_t asked_at;      /* … so it is asked again and again whether that has happened */
     uint64_t beat_at;       /* when the record was last touched for the sake of the lease */

@@ -197,10 +197,11 @@ static void end_write(struct task *t)
 
 static void end_begin(struct task *t)
 {
-    if (t->left_over) {
+    bool superseded = t->failure != NULL && t->failure->code == FAILURE_SUPERSEDED;
+    if (superseded && t->left_over && !task_has_watch(t)) {
         t->state = STATE_ENDED;
         task_hub_remove(t->hub, t);
-    } else if (t->failure != NULL && t->failure->code == FAILURE_SUPERSEDED) {
+    } else if (superseded) {
         task_mirror_after_loss(t);
     } else {
         end_write(t);

@@ -114,6 +114,16 @@ def test_what_nobody_waits_for_is_left_to_whoever_comes_after(world):
         until(f"the end of {task_id}", lambda: after.record(task_id).json["status"] == "succeeded")
 
 
+def test_what_was_to_be_cancelled_is_not_left_to_anybody(world):
+    agent = world.agent(env={"DRAIN_TIMEOUT": "1s"})
+    assert agent.run({"1": node("TestHang", ms=600_000)}, "t", {"prefer": "respond-async"}).status == 202
+    until("it to run", lambda: agent.record("t").json["status"] == "running")
+    assert agent.ask("DELETE", "/api/tasks/t").status == 202
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 0
+    assert world.document("t~task")["status"] == "cancelled"
+
+
 @pytest.mark.long
 def test_a_store_that_hangs_at_the_end_costs_no_caller_his_result(world):
     agent = world.agent(env={"STORE_URL": "mem:?delay_ms=8000", "DRAIN_TIMEOUT": "500ms"})

@@ -381,7 +381,7 @@ def test_an_output_that_breaks_while_it_is_sent(both):
     """Before a byte of it is here the status can tell. Later the framing breaks, so that nobody takes it for whole."""
     agent = both.agent()
     for n, rule in enumerate(BROKEN_VIEW):
-        agent.comfy.control({**WHOLE_VIEW, "times": 2, **rule})
+        agent.comfy.control({**WHOLE_VIEW, "times": 4, **rule})
         said = broken(agent, large(n), f"t{n}")
         assert (said == 200) == (rule in ({"do": "truncate"}, {"do": "chunked", "bytes": 40})), (rule, said)
         agent.comfy.reset()
