@@ -188,7 +188,7 @@ nothing_spilled() {
     spilled=$(find "$root" \( -path "$root$home" -o -path "$root/tmp" -o -path "$root/proc" \
         -o -path "$root/dev" -o -path "$root/root/.npm" -o -path "$root/root/.cache" \
         -o -path "$root/root/.config" -o -path "$root/root/.pki" -o -path "$root/var/cache/fontconfig" \
-        \) -prune -o -path "$root/root" -o -cnewer "$dir/logs/mark" -print)
+        \) -prune -o -path "$root/root" -o -path "$root/var/cache" -o -cnewer "$dir/logs/mark" -print)
     [ -z "$spilled" ] || die "written outside the clone: $spilled"
     spilled=$(git -C "$root$home" status --porcelain)
     [ -z "$spilled" ] || die "left in the clone: $spilled"
