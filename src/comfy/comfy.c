@@ -35,11 +35,6 @@ void *comfy_ctx(const struct comfy *c)
     return c->options.ctx;
 }
 
-struct http_up *comfy_http(struct comfy *c)
-{
-    return c->http;
-}
-
 static void comfy_on_timer_closed(uv_handle_t *handle)
 {
     struct comfy *c = handle->data;

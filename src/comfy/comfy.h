@@ -57,7 +57,6 @@ bool comfy_is_open(const struct comfy *c);
 unsigned comfy_link(const struct comfy *c); /* another number for each socket */
 /* Does it take our prompt_id with a prompt, and interrupt by it (0.3.45; 0.3.57)? */
 bool comfy_takes_ids(const struct comfy *c);
-struct http_up *comfy_http(struct comfy *c);
 /* GET or HEAD of what comfy_view_target() names, for a client, who may be slow: on connections of
  * its own, so that no task waits for one. As http_up_start() and the others, but that it waits for
  * ComfyUI first: until comfy_up(), for wait_ms and for startup_ms at most (0: not), which ends in

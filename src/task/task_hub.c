@@ -789,7 +789,7 @@ static void hub_leave_to_others(struct task_hub *h)
     for (unsigned place = PLACE_WAITING; place <= PLACE_ACTIVE; place++)
         LIST_FOREACH_SAFE (node, next, &h->list[place]) {
             struct task *t = CONTAINER_OF(node, struct task, link);
-            if (t->claimed && t->wish == NULL && !task_has_watch(t))
+            if (t->claimed && !task_has_watch(t))
                 task_leave_to_others(t);
         }
 }

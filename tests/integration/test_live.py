@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import json
+import re
 import signal
 import socket
 import threading
@@ -13,7 +14,7 @@ import pytest
 import websockets
 
 from live import Events, each_costs, memory, run_ws, silent_events, silent_ws
-from world import PATIENCE, image_prompt, node, sleep_prompt, steps_prompt, until
+from world import PATIENCE, Peer, image_prompt, node, post, sleep_prompt, steps_prompt, until
 
 LEASE = {"LEASE_TIMEOUT": "2s"}
 BIG = 8 * 1024 * 1024
@@ -23,6 +24,10 @@ def two_agents(world, env=None):
     comfy = world.comfyui()
     settings = {**LEASE, **(env or {})}
     return comfy, [world.agent(f"agent{n}", url=comfy.url, env=settings) for n in (1, 2)]
+
+
+def connections(agent):
+    return int(re.search(r"(?m)^comfy_agent_http_connections (\d+)", agent.get("/metrics").body.decode())[1])
 
 
 def later(function, *args, **kwargs):
@@ -148,6 +153,25 @@ def test_who_leaves_ends_a_task_without_an_id_only(world, how):
     talk = run_ws(agent, steps_prompt(20, 30, seed=1), "?task-id=mine", on_message=how)
     assert talk.code == 1000 and "result" not in talk.types
     until("the task to go on to its end", lambda: status(agent, "mine") == "succeeded")
+
+
+def test_who_leaves_does_not_end_what_another_has_called_for_over_a_socket(world):
+    agent = world.agent()
+    agent.comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    prompt, mine = steps_prompt(20), "x-fc-request-id: r-1"
+    first = Peer(agent.port, post("/api/run", prompt, mine))
+    agent.comfy.await_hold("node")
+    joined = threading.Event()
+
+    async def say_so(_, __):
+        joined.set()
+
+    second = later(run_ws, agent, prompt, headers={"x-fc-request-id": "r-1"}, on_message=say_so)
+    assert joined.wait(PATIENCE)
+    first.leave()
+    until("it to be seen", lambda: connections(agent) <= 2)  # the socket, and who asks
+    agent.comfy.release()
+    assert (second.result().code, second.result().types[-1]) == (1000, "result")
 
 
 def test_a_close_before_any_prompt(world):
