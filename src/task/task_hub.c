@@ -1,54 +1,16 @@
-/* Who waits, who is in ComfyUI's hands, and which task a message is about. */
+/* Who waits, and who is in ComfyUI's hands. */
 #include "left.h"
 #include "log.h"
-#include "task_private.h"
+#include "task_hub_private.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 enum {
-    HUB_BUCKETS = 1024,
-    HUB_TICK_MS = 500,
     HUB_DRAFT_KEPT = 64 * 1024,
-    HUB_STORE_AGAIN_MS = 5000,
     HUB_UNSTORED_MAX = 1000,
     HUB_MIRRORS_MAX = 4096,
     HUB_LEFT_MS = 180000, /* a cold load of a large model from a NAS takes two minutes */
-    PLACES = PLACE_STORING + 1,
-};
-
-struct task_hub {
-    struct task_hub_options options;
-    uv_loop_t *loop;
-    struct later *later;
-    struct closer closer;
-    uv_timer_t tick; /* runs while something waits for ComfyUI or for the store */
-    void (*closed)(void *ctx);
-    void *closed_ctx;
-
-    struct list_node list[PLACES];
-    unsigned count[PLACES];
-    struct list_node buckets[HUB_BUCKETS];
-    uint64_t hash_seed;
-    struct task *last;            /* the task of the last event: most follow each other */
-    struct silent_classes silent; /* of the ComfyUI that the link leads to */
-    struct left *left;
-    struct buf draft; /* texts are written here, so that each takes what it needs */
-
-    bool draining;
-    bool drained_told;
-    void (*drained)(void *ctx);
-    void *drained_ctx;
-    struct later_item drained_item;
-    unsigned mirrors;            /* of those in PLACE_CLAIMING: they follow others' tasks */
-    struct later_item pump_item; /* so that no list changes under whoever walks it */
-
-    unsigned unknown_link; /* the link under which a prompt was left whose id we do not know */
-    uint64_t closed_at;    /* the link is not open since then; 0: it is */
-    uint64_t ready_at;     /* the supervisor said so; 0: not yet */
-    uint64_t idle_at;      /* the last one left PLACE_ACTIVE; 0: none has */
-    uint64_t stored_again_at;
-    struct task_hub_stats stats;
 };
 
 /* --- index ----------------------------------------------------------------------------------- */
@@ -270,14 +232,6 @@ static void hub_look_if_drained(struct task_hub *h)
         later_add(h->later, &h->drained_item);
 }
 
-static void hub_on_tick(uv_timer_t *timer);
-
-static void hub_want_tick(struct task_hub *h)
-{
-    if (!uv_is_active((uv_handle_t *)&h->tick))
-        ASSERT(uv_timer_start(&h->tick, hub_on_tick, HUB_TICK_MS, 0) == 0);
-}
-
 void task_hub_place(struct task_hub *h, struct task *t, enum task_place place)
 {
     list_remove(&t->link);
@@ -291,7 +245,7 @@ void task_hub_place(struct task_hub *h, struct task *t, enum task_place place)
     if (place != PLACE_NONE) {
         list_add(&h->list[place], &t->link);
         h->count[place]++;
-        hub_want_tick(h);
+        task_hub_want_tick(h);
     }
     if (place == PLACE_WAITING && comfy_is_open(h->options.comfy) && t->open_at == 0)
         t->open_at = clock_mono_ms();
@@ -313,7 +267,7 @@ void task_hub_stored(struct task_hub *h, struct task *t)
         task_hub_remove(h, t);
         return;
     }
-    hub_want_tick(h);
+    task_hub_want_tick(h);
     if (h->count[PLACE_STORING] > HUB_UNSTORED_MAX) {
         struct task *oldest = CONTAINER_OF(h->list[PLACE_STORING].next, struct task, link);
         if (oldest->store_failed && oldest->ops[TASK_OP_END] == 0) {
@@ -522,248 +476,13 @@ int task_hub_position(const struct task_hub *h, const struct task *t)
     return -1;
 }
 
-/* How ComfyUI ended the last time, if it did. */
-static void add_exit(struct failure *f, const struct supervisor_exit *exit)
-{
-    if (!exit->happened)
-        return;
-    buf_adds(&f->json, ",\"exit\":{");
-    if (exit->signal != 0)
-        buf_addf(&f->json, "\"signal\":%d", exit->signal);
-    else
-        buf_addf(&f->json, "\"code\":%d", exit->code);
-    buf_addf(&f->json, ",\"out_of_memory\":%s}", exit->out_of_memory ? "true" : "false");
-    failure_add_text(f, "log_tail", exit->log_tail);
-}
-
-/* --- time ------------------------------------------------------------------------------------ */
-
-static void hub_fail_late_starts(struct task_hub *h)
-{
-    uint64_t now = clock_mono_ms();
-    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_WAITING]) {
-        struct task *t = CONTAINER_OF(node, struct task, link);
-        uint64_t since = t->queued_at > h->closed_at ? t->queued_at : h->closed_at;
-        if (now - since < h->options.startup_timeout_ms)
-            continue;
-        const struct supervisor_exit *exit = supervisor_last_exit(h->options.supervisor);
-        struct failure *f =
-            failure_new(FAILURE_STARTING, "ComfyUI did not answer within STARTUP_TIMEOUT");
-        add_exit(f, exit);
-        task_finish(t, TASK_FAILED, f);
-    }
-}
-
-/* Its process lives and takes connections, but its WebSocket cannot be opened: it is stuck. Who
- * waits has the other half of his time for its successor. Not while a prompt of ours is in its
- * hands, or was until just now: a native call may hold everything else up. */
-static void hub_condemn_if_stuck(struct task_hub *h)
-{
-    uint64_t since = h->closed_at > h->ready_at ? h->closed_at : h->ready_at;
-    since = since > h->idle_at ? since : h->idle_at;
-    if (left_count(h->left) > 0)
-        return;
-    if (supervisor_state(h->options.supervisor) == SUPERVISOR_READY &&
-        h->count[PLACE_ACTIVE] == 0 && clock_mono_ms() - since >= h->options.startup_timeout_ms / 2)
-        supervisor_condemn(h->options.supervisor, "its WebSocket cannot be opened");
-}
-
-static void hub_store_again(struct task_hub *h)
-{
-    if (clock_mono_ms() - h->stored_again_at < HUB_STORE_AGAIN_MS)
-        return;
-    h->stored_again_at = clock_mono_ms();
-    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_STORING]) {
-        struct task *t = CONTAINER_OF(node, struct task, link);
-        if (t->store_failed)
-            task_store_again(t);
-    }
-}
-
-static void hub_on_tick(uv_timer_t *timer)
-{
-    struct task_hub *h = timer->data;
-    if (h->closed_at != 0) {
-        hub_condemn_if_stuck(h);
-        hub_fail_late_starts(h);
-    }
-    hub_store_again(h);
-    uint64_t now = clock_mono_ms();
-    for (unsigned place = PLACE_WAITING; place <= PLACE_ACTIVE; place++)
-        LIST_FOREACH_SAFE (node, next, &h->list[place])
-            task_lease_tick(CONTAINER_OF(node, struct task, link), now);
-    if (h->count[PLACE_STORING] + h->count[PLACE_WAITING] + h->count[PLACE_ACTIVE] > 0)
-        hub_want_tick(h);
-}
-
-void task_hub_thaw(struct task_hub *h, uint64_t gap_ms)
-{
-    if (h->closed_at != 0)
-        h->closed_at = moment_put_off(h->closed_at, gap_ms);
-    if (h->ready_at != 0)
-        h->ready_at = moment_put_off(h->ready_at, gap_ms);
-    if (h->idle_at != 0)
-        h->idle_at = moment_put_off(h->idle_at, gap_ms);
-    left_thaw(h->left, gap_ms);
-    for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
-        LIST_FOREACH (node, &h->list[place])
-            task_put_off(CONTAINER_OF(node, struct task, link), gap_ms);
-}
-
-/* --- news ------------------------------------------------------------------------------------ */
-
-static struct failure *died_failure(const struct task_hub *h)
-{
-    const struct supervisor_exit *exit = supervisor_last_exit(h->options.supervisor);
-    struct failure *f = failure_new(FAILURE_COMFYUI_DIED, "%s",
-                                    exit->happened ? exit->reason : "ComfyUI does not answer");
-    add_exit(f, exit);
-    return f;
-}
-
-/* A task may leave the list while it is walked, but only the one that is being told. */
-static void hub_fate(struct task_hub *h, struct list_node *list,
-                     struct failure *(*make)(const struct task_hub *h))
-{
-    LIST_FOREACH_SAFE (node, next, list)
-        task_take_fate(CONTAINER_OF(node, struct task, link), make(h));
-}
-
-static struct failure *gave_up_failure(const struct task_hub *h)
-{
-    const struct supervisor_exit *exit = supervisor_last_exit(h->options.supervisor);
-    struct failure *f =
-        failure_new(FAILURE_GAVE_UP, "ComfyUI exited too often and is not started any more%s%s",
-                    exit->happened ? "; the last time: " : "", exit->happened ? exit->reason : "");
-    add_exit(f, exit);
-    return f;
-}
+/* --- the end --------------------------------------------------------------------------------- */
 
 static struct failure *stopping_failure(const struct task_hub *h)
 {
     (void)h;
     return failure_new(FAILURE_STOPPING, "the service is stopping");
 }
-
-void task_hub_on_state(struct task_hub *h, enum supervisor_state now)
-{
-    if (now == SUPERVISOR_READY) {
-        h->ready_at = clock_mono_ms();
-        return;
-    }
-    if (now != SUPERVISOR_STARTING) /* what it had in its hands died with it */
-        hub_fate(h, &h->list[PLACE_ACTIVE], died_failure);
-    if (now == SUPERVISOR_GAVE_UP) {
-        hub_fate(h, &h->list[PLACE_WAITING], gave_up_failure);
-        hub_fate(h, &h->list[PLACE_ACTIVE], gave_up_failure);
-    }
-    left_forget(h->left);
-}
-
-void task_hub_on_link(struct task_hub *h, bool open)
-{
-    h->closed_at = open ? 0 : clock_mono_ms();
-    if (!open) {
-        silent_init(&h->silent); /* the next one may have other nodes */
-        if (h->count[PLACE_WAITING] > 0)
-            hub_want_tick(h);
-        LIST_FOREACH_SAFE (node, next, &h->list[PLACE_ACTIVE]) {
-            struct task *t = CONTAINER_OF(node, struct task, link);
-            t->missed = true;
-            t->look_ms = 0; /* soon: however long the pauses were while news could come */
-            task_step(t);
-        }
-        return;
-    }
-    LIST_FOREACH (node, &h->list[PLACE_WAITING]) {
-        struct task *t = CONTAINER_OF(node, struct task, link);
-        if (t->open_at == 0)
-            t->open_at = clock_mono_ms();
-    }
-    task_hub_pump(h);
-}
-
-static struct task *hub_task_of(struct task_hub *h, struct slice prompt_id)
-{
-    if (h->last != NULL && h->last->id_known && json_string_is(prompt_id, h->last->prompt_id))
-        return h->last;
-    LIST_FOREACH (node, &h->list[PLACE_ACTIVE]) {
-        struct task *t = CONTAINER_OF(node, struct task, link);
-        if (t->prompt_id[0] != '\0' && json_string_is(prompt_id, t->prompt_id))
-            return t;
-    }
-    return NULL;
-}
-
-void task_hub_left(struct task_hub *h, const char *prompt_id)
-{
-    left_add(h->left, prompt_id);
-}
-
-void task_hub_left_unknown(struct task_hub *h)
-{
-    h->unknown_link = comfy_link(h->options.comfy);
-}
-
-/* An id that nobody has: the version chooses ids itself, the run was faster than our reading of the
- * answer, or the answer was lost. Only one submission is under way then. But if an earlier one was
- * given up without its id, the event may be about that one. */
-static struct task *hub_adopt(struct task_hub *h, const struct event *e)
-{
-    if (comfy_takes_ids(h->options.comfy) || e->prompt_id.len - 2 > TASK_PROMPT_ID_MAX)
-        return NULL;
-    LIST_FOREACH (node, &h->list[PLACE_ACTIVE]) {
-        struct task *t = CONTAINER_OF(node, struct task, link);
-        if (!task_awaits_id(t) || t->guessed || e->type != EVENT_START)
-            continue;
-        if (h->unknown_link == comfy_link(h->options.comfy)) {
-            t->missed = true;
-            continue;
-        }
-        t->guessed = true;
-        t->id_known = t->state == STATE_LOOKING;
-        (void)snprintf(t->prompt_id, sizeof(t->prompt_id), "%.*s", (int)e->prompt_id.len - 2,
-                       e->prompt_id.ptr + 1);
-        return t;
-    }
-    return NULL;
-}
-
-static void hub_note_gap(struct task_hub *h)
-{
-    LIST_FOREACH (node, &h->list[PLACE_ACTIVE])
-        CONTAINER_OF(node, struct task, link)->gap = true;
-}
-
-void task_hub_on_event(struct task_hub *h, const struct event *e)
-{
-    if (e->type == EVENT_GAP) {
-        hub_note_gap(h);
-        return;
-    }
-    if (e->prompt_id.len > 0) {
-        struct task *t = hub_task_of(h, e->prompt_id);
-        if (t == NULL)
-            t = hub_adopt(h, e);
-        h->last = t;
-        if (t != NULL)
-            task_on_event(t, e);
-        return;
-    }
-    /* Counts everybody's prompts, or is of a thread that talks on while a prompt hangs: no news of
-     * ours. */
-    if (e->type == EVENT_STATUS || e->type == EVENT_FOREIGN)
-        return;
-    /* A preview without an id is of the prompt that executes: the one of the last event. */
-    static const struct event sign_of_life = {.type = EVENT_OTHER};
-    const struct task *of = h->last;
-    LIST_FOREACH_SAFE (node, next, &h->list[PLACE_ACTIVE]) {
-        struct task *t = CONTAINER_OF(node, struct task, link);
-        task_on_event(t, e->type == EVENT_PREVIEW && t != of ? &sign_of_life : e);
-    }
-}
-
-/* --- the end --------------------------------------------------------------------------------- */
 
 void task_hub_drain(struct task_hub *h, void (*drained)(void *ctx), void *ctx)
 {
@@ -798,7 +517,7 @@ void task_hub_end_all(struct task_hub *h)
 {
     hub_leave_to_others(h);
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
-        hub_fate(h, &h->list[place], stopping_failure);
+        task_hub_tell_fate(h, &h->list[place], stopping_failure);
 }
 
 unsigned task_hub_tell_ends(struct task_hub *h)
