@@ -3,9 +3,10 @@
  * said nothing, and they never said anything else, their silence is no reason to ask it again.
  * Pure.
  *
- * A fixed number of places; where two classes fall on one, the later one is known, but a place of
- * one that has spoken is never given to a silent one. Classes are compared as they are spelled:
- * another spelling is another class, which has to be known by itself. */
+ * A fixed number of places, and a class may have one of a few that lie together; where all are
+ * taken the later one is known, but a place of one that has spoken is never given to another.
+ * Classes are compared as they are spelled: another spelling is another class, which has to be
+ * known by itself. */
 #ifndef SILENT_H
 #define SILENT_H
 
@@ -13,6 +14,7 @@
 
 enum {
     SILENT_CLASSES = 256,
+    SILENT_WAYS = 4, /* places that a class may have */
     SILENT_RUNS = 3, /* as many are believed to be no accident: a branch was blocked, say */
 };
 

@@ -79,6 +79,22 @@ static void nobody_is_taken_for_another(void **state)
         assert_false(silent_has(&s, class_of(i)));
 }
 
+/* The prompts of a service have a handful of classes: none of them hides another. */
+static void a_few_have_places_of_their_own(void **state)
+{
+    (void)state;
+    struct silent_classes s;
+    start(&s);
+    for (int i = 0; i < 20; i++)
+        silent_rule_out(&s, class_of(2 * i));
+    for (int i = 0; i < 20; i++)
+        run_silently(&s, 2 * i + 1);
+    for (int i = 0; i < 20; i++) {
+        assert_false(silent_has(&s, class_of(2 * i)));
+        assert_true(silent_has(&s, class_of(2 * i + 1)));
+    }
+}
+
 static void who_has_spoken_keeps_its_place(void **state)
 {
     (void)state;
@@ -101,6 +117,7 @@ int main(void)
         cmocka_unit_test(it_takes_several_runs),
         cmocka_unit_test(who_has_spoken_once_is_never_silent),
         cmocka_unit_test(nobody_is_taken_for_another),
+        cmocka_unit_test(a_few_have_places_of_their_own),
         cmocka_unit_test(who_has_spoken_keeps_its_place),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
