@@ -80,9 +80,22 @@ static void left_ask_away(struct left *l, const char *id, enum queue_place place
         comfy_interrupt(l->options.comfy, &l->req, id);
 }
 
+/* What a look has not shown is about to be forgotten, but for a ComfyUI that answers no second one.
+ */
+static bool left_is_overdue(const struct left *l)
+{
+    uint64_t now = clock_mono_ms(), patience = l->options.patience_ms;
+    for (unsigned i = 0; i < l->count; i++) {
+        const struct left_prompt *p = &l->prompts[i];
+        if (now - p->since >= (p->absent ? 2 * patience : patience))
+            return true;
+    }
+    return false;
+}
+
 static void left_condemn_if_overdue(struct left *l)
 {
-    if (l->count == 0 || clock_mono_ms() - l->prompts[0].since < l->options.patience_ms)
+    if (!left_is_overdue(l))
         return;
     left_forget(l);
     supervisor_condemn(l->options.supervisor, "a prompt that was to stop did not stop");

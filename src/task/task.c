@@ -185,9 +185,15 @@ void task_put_off(struct task *t, uint64_t gap_ms)
     for (size_t i = 0; i < ARRAY_LEN(moments); i++)
         if (*moments[i] != 0) /* has not come yet */
             *moments[i] = moment_put_off(*moments[i], gap_ms);
-    /* How long it was to others is not known: the clock may have stood still as well. The lease
-     * holds when it has been looked after. */
+    task_doubt_lease(t);
+}
+
+void task_doubt_lease(struct task *t)
+{
     t->thawed_at = clock_mono_ms();
+    /* What waits to be written waits on: the tick renews it when the lease holds again. */
+    t->live_record.not_after_ms = t->live_nodes.not_after_ms = t->thawed_at - 1;
+    t->live_due = true;
 }
 
 void task_take_prompt(struct task *t, struct prompt *take_prompt)
@@ -669,7 +675,8 @@ void task_finish(struct task *t, enum task_status status, struct failure *take_f
     t->status_before = t->status;
     failure_free(t->failure); /* of an attempt that another instance has taken over */
     t->failure = take_failure;
-    if (!t->id_known && (t->state == STATE_LOOKING || t->state == STATE_CANCELLING))
+    bool submitting = t->state == STATE_SUBMITTING && t->req != NULL && t->req->busy;
+    if (!t->id_known && (submitting || t->state == STATE_LOOKING || t->state == STATE_CANCELLING))
         task_hub_left_unknown(t->hub);
     t->state = STATE_STORING;
     t->finished_ms = clock_wall_ms();

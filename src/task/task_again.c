@@ -99,6 +99,8 @@ static void again_on_freed(struct comfy_request *r, const struct err *err)
 
 void task_retreat_step(struct task *t)
 {
+    if (t->req != NULL && t->req->busy && (t->wish != NULL || t->fate != NULL))
+        comfy_request_cancel(t->req); /* a ComfyUI that is stuck does not tell that it has freed */
     if ((t->req != NULL && t->req->busy) || t->heads_busy > 0 || t->inputs_job != NULL)
         return; /* their end calls again */
     if (t->wish != NULL || t->fate != NULL) {

@@ -27,12 +27,23 @@ static void add_exit(struct failure *f, const struct supervisor_exit *exit)
 
 /* --- time ------------------------------------------------------------------------------------ */
 
+/* Its WebSocket is not open because a native call of a prompt of ours holds everything else up:
+ * STALL_TIMEOUT or the patience with what was given up tell when that is too long. */
+static bool hub_is_held_up(const struct task_hub *h)
+{
+    return supervisor_state(h->options.supervisor) == SUPERVISOR_READY &&
+           (h->count[PLACE_ACTIVE] > 0 || left_count(h->left) > 0);
+}
+
 static void hub_fail_late_starts(struct task_hub *h)
 {
     uint64_t now = clock_mono_ms();
+    if (hub_is_held_up(h))
+        return;
     LIST_FOREACH_SAFE (node, next, &h->list[PLACE_WAITING]) {
         struct task *t = CONTAINER_OF(node, struct task, link);
         uint64_t since = t->queued_at > h->closed_at ? t->queued_at : h->closed_at;
+        since = since > h->idle_at ? since : h->idle_at;
         if (now - since < h->options.startup_timeout_ms)
             continue;
         const struct supervisor_exit *exit = supervisor_last_exit(h->options.supervisor);
@@ -43,17 +54,15 @@ static void hub_fail_late_starts(struct task_hub *h)
     }
 }
 
-/* Its process lives and takes connections, but its WebSocket cannot be opened: it is stuck. Who
- * waits has the other half of his time for its successor. Not while a prompt of ours is in its
- * hands, or was until just now: a native call may hold everything else up. */
+/* Its process lives and takes connections, but its WebSocket cannot be opened, and no prompt of
+ * ours is the reason, nor was until just now: it is stuck. Who waits has the other half of his time
+ * for its successor. */
 static void hub_condemn_if_stuck(struct task_hub *h)
 {
     uint64_t since = h->closed_at > h->ready_at ? h->closed_at : h->ready_at;
     since = since > h->idle_at ? since : h->idle_at;
-    if (left_count(h->left) > 0)
-        return;
-    if (supervisor_state(h->options.supervisor) == SUPERVISOR_READY &&
-        h->count[PLACE_ACTIVE] == 0 && clock_mono_ms() - since >= h->options.startup_timeout_ms / 2)
+    if (supervisor_state(h->options.supervisor) == SUPERVISOR_READY && !hub_is_held_up(h) &&
+        clock_mono_ms() - since >= h->options.startup_timeout_ms / 2)
         supervisor_condemn(h->options.supervisor, "its WebSocket cannot be opened");
 }
 
@@ -103,6 +112,8 @@ void task_hub_thaw(struct task_hub *h, uint64_t gap_ms)
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
         LIST_FOREACH (node, &h->list[place])
             task_put_off(CONTAINER_OF(node, struct task, link), gap_ms);
+    LIST_FOREACH (node, &h->list[PLACE_STORING]) /* whose moments are those of its phases by now */
+        task_doubt_lease(CONTAINER_OF(node, struct task, link));
 }
 
 /* --- news ------------------------------------------------------------------------------------ */

@@ -19,7 +19,9 @@ uint64_t task_lease_end(const struct task *t)
 {
     uint64_t wrote_at = t->live_record.wrote_at;
     uint64_t last = wrote_at > t->verified_at ? wrote_at : t->verified_at;
-    return last > t->thawed_at ? last + lease_ms(t) / 2 : 0;
+    if (t->thawed_at != 0 && t->verified_at <= t->thawed_at)
+        return 0; /* also when it has been written since: by then it may have been another's */
+    return last + lease_ms(t) / 2;
 }
 
 bool task_lease_holds(const struct task *t, uint64_t now)

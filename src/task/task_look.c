@@ -223,7 +223,9 @@ static void look_absent(struct task *t)
     }
     struct failure *f = t->doubt;
     t->doubt = NULL;
-    if (f == NULL)
+    if (f != NULL)
+        task_leave_prompt(t); /* if the request arrives yet, it is for nobody */
+    else
         f = failure_new(FAILURE_PROMPT_LOST,
                         "the prompt is neither in ComfyUI's queue nor in its history: deleted "
                         "there, or ComfyUI was restarted");
@@ -343,6 +345,14 @@ static void cancel_at_queue(struct task *t, struct slice body)
     }
 }
 
+/* It was deleted; or its request was never answered, and arrives yet. */
+static void cancel_at_no_trace(struct task *t)
+{
+    if (t->doubt != NULL)
+        task_leave_prompt(t);
+    task_settle_failure(t, NULL);
+}
+
 static void cancel_at_history(struct task *t, struct slice body)
 {
     struct history h;
@@ -351,7 +361,7 @@ static void cancel_at_history(struct task *t, struct slice body)
     else if (h.end != HISTORY_NONE)
         task_settle(t, &h);
     else
-        task_settle_failure(t, NULL); /* deleted: it leaves no trace */
+        cancel_at_no_trace(t);
 }
 
 void task_leave_prompt(struct task *t)

@@ -223,7 +223,10 @@ static inline uint64_t moment_put_off(uint64_t at, uint64_t gap_ms)
     return at + gap_ms < now ? at + gap_ms : now;
 }
 void task_put_off(struct task *t, uint64_t gap_ms); /* the process did not run for so long */
-void task_set_timer(struct task *t, uint64_t ms);   /* or when its time is up, if that is earlier */
+/* How long that was to others is not known: the clock may have stood still as well. The lease holds
+ * again when it has been looked after. */
+void task_doubt_lease(struct task *t);
+void task_set_timer(struct task *t, uint64_t ms); /* or when its time is up, if that is earlier */
 void task_wake_in(struct task *t, uint64_t ms);
 /* Everything is over but the storing. Takes the failure (NULL: succeeded). */
 void task_finish(struct task *t, enum task_status status, struct failure *take_failure);

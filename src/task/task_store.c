@@ -198,7 +198,9 @@ static void end_write(struct task *t)
 static void end_begin(struct task *t)
 {
     bool superseded = t->failure != NULL && t->failure->code == FAILURE_SUPERSEDED;
-    if (superseded && t->left_over && !task_has_watch(t)) {
+    if (superseded && t->left_over && task_has_watch(t)) {
+        task_refuse(t, ERR_UNAVAILABLE, "stopping"); /* somebody has come for it meanwhile */
+    } else if (superseded && t->left_over) {
         t->state = STATE_ENDED;
         task_hub_remove(t->hub, t);
     } else if (superseded) {

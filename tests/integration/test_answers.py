@@ -278,6 +278,22 @@ def test_a_comfyui_that_got_stuck_while_idle_is_replaced_for_the_next_call(world
     assert agent.comfy.state()["pid"] != pid
 
 
+def test_who_waits_behind_a_native_call_waits_for_its_end(world):
+    """It answers nothing, nor can its WebSocket be opened: because it works."""
+    agent = world.agent(env={"STARTUP_TIMEOUT": "3s"})
+    pid = agent.comfy.state()["pid"]
+    run = later(agent.run, steps_prompt(300, 20), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    queued = later(agent.run, image_prompt(1), "queued")
+    until("the other to wait", lambda: agent.get("/readyz").json["tasks"]["waiting"] == 1)
+    agent.comfy.control({"at": "now", "do": "ws_drop"})
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(5)
+    os.kill(pid, signal.SIGCONT)
+    assert (run.result().status, queued.result().status) == (200, 200)
+    assert agent.comfy.state()["pid"] == pid
+
+
 def test_a_lost_socket_is_no_silence_of_a_run_that_goes_on(world):
     agent = world.agent(env={"STALL_TIMEOUT": "1s"})
     pid = agent.comfy.state()["pid"]
@@ -622,6 +638,23 @@ def test_a_prompt_that_was_given_up_and_never_stops_costs_its_comfyui(world):
     assert (reply.status, reply.code) == (504, "run_timeout")
     assert agent.run(image_prompt(1)).status == 200
     assert agent.comfy.state()["pid"] != pid
+
+
+def test_a_prompt_that_was_given_up_and_stops_at_the_last_moment_costs_nothing(world):
+    agent = world.agent(env={"PLATFORM": "fc", "STALL_TIMEOUT": "4s"})
+    pid = agent.comfy.state()["pid"]
+    agent.comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    run = later(agent.run, steps_prompt(1), "t", {"X-Fc-Function-Timeout": "2"})
+    until("it to be given up", lambda: agent.comfy.state()["interrupts"])
+    agent.comfy.control({"at": "http", "route": "GET /queue", "do": "hold", "name": "look"})
+    agent.comfy.await_hold("http")
+    assert run.result().code == "run_timeout"
+    time.sleep(5)
+    agent.comfy.release()
+    until("the prompt to end", lambda: not agent.comfy.state()["queue"]["running"])
+    agent.comfy.release("look")
+    assert agent.run(image_prompt(1)).status == 200
+    assert agent.comfy.state()["pid"] == pid
 
 
 def test_a_caller_that_leaves_lets_a_task_with_an_id_go_on(world):

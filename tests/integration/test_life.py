@@ -124,6 +124,23 @@ def test_what_was_to_be_cancelled_is_not_left_to_anybody(world):
     assert world.document("t~task")["status"] == "cancelled"
 
 
+@pytest.mark.parametrize("wish", ["stop", "cancel"])
+def test_a_comfyui_that_does_not_answer_when_it_is_to_free_its_memory(world, wish):
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
+    comfy.control({"at": "http", "route": "POST /free", "do": "hang"})
+    run = later(agent.run, {"1": node("TestRaise", message="no", kind="OutOfMemoryError")}, "t")
+    until("it to be asked", lambda: comfy.state()["requests"].get("POST /free") == 1)
+    if wish == "cancel":
+        assert agent.ask("DELETE", "/api/tasks/t").status == 202
+        assert (run.result().status, run.result().code) == (500, "cancelled")
+    agent.signal(signal.SIGTERM)
+    if wish == "stop":
+        assert (run.result().status, run.result().code) == (503, "stopping")
+    assert agent.wait() == 0
+    assert world.document("t~task")["error"]["code"] == ("stopping" if wish == "stop" else "cancelled")
+
+
 @pytest.mark.long
 def test_a_store_that_hangs_at_the_end_costs_no_caller_his_result(world):
     agent = world.agent(env={"STORE_URL": "mem:?delay_ms=8000", "DRAIN_TIMEOUT": "500ms"})

@@ -6,6 +6,8 @@
 #include "unit.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 struct room {
     struct hub_room hub_room;
@@ -90,6 +92,17 @@ static void close_hub(struct room *r)
     loop_run_until(&r->hub_room.f, &r->closed, "the end of the hub");
 }
 
+/* Its record has changed and waits for its turn to be written. */
+static void write_soon(struct room *r, struct task *t)
+{
+    for (unsigned i = 0; i < 1000 && !t->live_record.dirty; i++) {
+        task_changed(t);
+        turn(r);
+        uv_sleep(2);
+    }
+    assert_true(t->live_record.dirty);
+}
+
 static void test_a_claim_on_its_way_when_the_hub_ends(void **state)
 {
     struct room *r = *state;
@@ -161,6 +174,61 @@ static void test_a_lease_from_before_a_gap_holds_when_it_was_looked_after(void *
     assert_non_null(task_failure(t));
     assert_int_equal(task_failure(t)->code, FAILURE_SUPERSEDED);
     task_hub_end_all(r->hub_room.hub);
+    end_hub(r);
+}
+
+/* What waited to be written shows nobody that we lived in between. */
+static void test_a_write_after_a_gap_is_no_sign_that_the_lease_held(void **state)
+{
+    struct room *r = *state;
+    create(r);
+    turn(r);
+    struct task *t = task_hub_find(r->hub_room.hub, SLICE("t"));
+    write_soon(r, t);
+    char *before = strdup(store_fake_value("t~task"));
+    assert_int_equal(ask_put(&r->hub_room.f, r->hub_room.s, "t~end.1", "{\"superseded\":{}}"),
+                     ERR_OK);
+    task_hub_thaw(r->hub_room.hub, 0);
+    for (unsigned i = 0; i < 1000 && task_failure(t) == NULL; i++) {
+        assert_false(task_is_certain(t));
+        turn(r);
+        uv_sleep(2);
+    }
+    assert_non_null(task_failure(t));
+    assert_int_equal(task_failure(t)->code, FAILURE_SUPERSEDED);
+    assert_string_equal(store_fake_value("t~task"), before);
+    free(before);
+    task_hub_end_all(r->hub_room.hub);
+    end_hub(r);
+}
+
+static void test_who_comes_for_what_was_left_to_others_is_refused(void **state)
+{
+    struct room *r = *state;
+    struct task_hub_options options = hub_room_options(&r->hub_room);
+    hub_room_close_hub(&r->hub_room);
+    options.left_is_found = true;
+    r->hub_room.hub = task_hub_new(&r->hub_room.f.loop, &r->hub_room.f.later, &options);
+    create(r);
+    turn(r);
+    struct task *t = task_hub_find(r->hub_room.hub, SLICE("t"));
+    task_watch_stop(&r->watch);
+    write_soon(r, t);
+    store_fake.hold = true;
+    for (unsigned i = 0; i < 1000 && !t->live_record.writing; i++) {
+        turn(r);
+        uv_sleep(2);
+    }
+    assert_true(t->live_record.writing);
+    task_hub_end_all(r->hub_room.hub);
+    assert_int_equal(task_failure(t)->code, FAILURE_SUPERSEDED);
+    task_watch_start(&r->watch, t);
+    store_fake_finish_all();
+    turn(r);
+    assert_true(r->ended);
+    assert_non_null(task_refused(t));
+    assert_int_equal(task_refused(t)->code, ERR_UNAVAILABLE);
+    assert_null(store_fake_value("t~end.1"));
     end_hub(r);
 }
 
@@ -254,6 +322,8 @@ int main(void)
         TEST(test_an_end_that_is_refused_when_the_hub_ends),
         TEST(test_a_task_that_came_late_in_a_gap_is_not_old),
         TEST(test_a_lease_from_before_a_gap_holds_when_it_was_looked_after),
+        TEST(test_a_write_after_a_gap_is_no_sign_that_the_lease_held),
+        TEST(test_who_comes_for_what_was_left_to_others_is_refused),
         TEST(test_the_end_of_a_drain_waits_for_the_store),
         TEST(test_a_first_record_that_waited_tells_no_end),
         TEST(test_a_prompt_is_kept_as_it_came),
