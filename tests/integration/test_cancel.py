@@ -55,7 +55,9 @@ def test_a_waiting_task_is_cancelled_when_that_is_stored(world):
     agent = world.agent(env={"STORE_URL": "mem:?delay_ms=500"})
     agent.comfy.control({"at": "node", "class": "TestSleep", **HOLD})
     with ThreadPoolExecutor(2) as pool:
-        runs = [pool.submit(agent.run, sleep_prompt(n), f"t{n}") for n in (1, 2)]
+        runs = [pool.submit(agent.run, sleep_prompt(1), "t1")]
+        until("one to run", lambda: len(agent.comfy.prompts) == 1)
+        runs.append(pool.submit(agent.run, sleep_prompt(2), "t2"))
         until("the other to wait", lambda: agent.get("/readyz").json["tasks"]["waiting"] == 1)
         for _ in range(2):
             answer = agent.ask("DELETE", "/api/tasks/t2")
