@@ -13,14 +13,15 @@ enum { LEFT_LOOK_MS = 2000 };
 struct left_prompt {
     char id[TASK_PROMPT_ID_MAX + 1];
     uint64_t since;
-    bool absent; /* at the last look; a prompt may be on its way into the queue, or out of it */
+    bool absent; /* at the last look; its request may be on the way, or it is on its way out */
 };
 
 struct left {
     struct left_options options;
     struct left_prompt prompts[LEFT_MAX]; /* the oldest first */
     unsigned count;
-    uv_timer_t timer; /* runs while there are any */
+    uint64_t emptied_at; /* 0: never was */
+    uv_timer_t timer;    /* runs while there are any */
     struct comfy_request req;
     struct closer closer;
     void (*closed)(void *ctx);
@@ -35,21 +36,36 @@ static void left_remove(struct left *l, unsigned at)
     memmove(&l->prompts[at], &l->prompts[at + 1], (l->count - at) * sizeof(l->prompts[0]));
 }
 
+static void left_end_if_empty(struct left *l)
+{
+    if (l->count > 0 || !uv_is_active((uv_handle_t *)&l->timer))
+        return;
+    (void)uv_timer_stop(&l->timer);
+    l->emptied_at = clock_mono_ms();
+}
+
 unsigned left_count(const struct left *l)
 {
     return l->count;
 }
 
+uint64_t left_emptied_at(const struct left *l)
+{
+    return l->emptied_at;
+}
+
 void left_forget(struct left *l)
 {
     l->count = 0;
-    (void)uv_timer_stop(&l->timer);
+    left_end_if_empty(l);
 }
 
 void left_thaw(struct left *l, uint64_t gap_ms)
 {
     for (unsigned i = 0; i < l->count; i++)
         l->prompts[i].since = moment_put_off(l->prompts[i].since, gap_ms);
+    if (l->emptied_at != 0)
+        l->emptied_at = moment_put_off(l->emptied_at, gap_ms);
 }
 
 /* --- asking them away ------------------------------------------------------------------------ */
@@ -80,25 +96,28 @@ static void left_ask_away(struct left *l, const char *id, enum queue_place place
         comfy_interrupt(l->options.comfy, &l->req, id);
 }
 
-/* What a look has not shown is about to be forgotten, but for a ComfyUI that answers no second one.
- */
-static bool left_is_overdue(const struct left *l)
+static void left_condemn(struct left *l)
 {
-    uint64_t now = clock_mono_ms(), patience = l->options.patience_ms;
-    for (unsigned i = 0; i < l->count; i++) {
-        const struct left_prompt *p = &l->prompts[i];
-        if (now - p->since >= (p->absent ? 2 * patience : patience))
-            return true;
-    }
-    return false;
-}
-
-static void left_condemn_if_overdue(struct left *l)
-{
-    if (!left_is_overdue(l))
-        return;
     left_forget(l);
     supervisor_condemn(l->options.supervisor, "a prompt that was to stop did not stop");
+}
+
+/* What a look has not shown is forgotten by the next one. If ComfyUI answers none, that is not its
+ * fault. */
+static void left_end_overdue(struct left *l)
+{
+    uint64_t now = clock_mono_ms();
+    for (unsigned i = l->count; i-- > 0;) {
+        const struct left_prompt *p = &l->prompts[i];
+        if (now - p->since < l->options.patience_ms)
+            continue;
+        if (!p->absent) {
+            left_condemn(l);
+            return;
+        }
+        left_remove(l, i);
+    }
+    left_end_if_empty(l);
 }
 
 /* Forgets what is gone and asks one of the others away: those that wait first, so that none of
@@ -123,8 +142,6 @@ static void left_look(struct left *l, struct slice queue)
         left_ask_away(l, pending, QUEUE_PENDING);
     else if (running[0] != '\0')
         left_ask_away(l, running, QUEUE_RUNNING);
-    else if (l->count == 0)
-        left_forget(l);
 }
 
 static void left_on_answer(struct comfy_request *r, const struct err *err)
@@ -135,7 +152,7 @@ static void left_on_answer(struct comfy_request *r, const struct err *err)
         left_look(l, buf_slice(&body));
         buf_done(&body);
     }
-    left_condemn_if_overdue(l);
+    left_end_overdue(l);
     closer_release(&l->closer);
 }
 
@@ -148,7 +165,7 @@ static void left_on_timer(uv_timer_t *timer)
     comfy_get_queue(l->options.comfy, &l->req);
 }
 
-void left_add(struct left *l, const char *prompt_id)
+void left_add(struct left *l, const char *prompt_id, bool absent)
 {
     if (l->closed != NULL)
         return;
@@ -157,8 +174,9 @@ void left_add(struct left *l, const char *prompt_id)
     struct left_prompt *p = &l->prompts[l->count++];
     (void)snprintf(p->id, sizeof(p->id), "%s", prompt_id);
     p->since = clock_mono_ms();
-    p->absent = false;
-    log_warn("task", "prompt %s is still in ComfyUI: asked away until it is gone", prompt_id);
+    p->absent = absent;
+    log_warn("task", "prompt %s %s ComfyUI: asked away until it is gone", prompt_id,
+             absent ? "may come yet to" : "is still in");
     if (!uv_is_active((uv_handle_t *)&l->timer))
         ASSERT(uv_timer_start(&l->timer, left_on_timer, LEFT_LOOK_MS, LEFT_LOOK_MS) == 0);
 }

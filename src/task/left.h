@@ -4,7 +4,8 @@
  *
  * A native call, as the loading of a model, reads no interrupt. It gets time to end by itself:
  * killing ComfyUI costs every model that is loaded, and who asks again would begin from nothing. A
- * ComfyUI that has not let go of a prompt by then is condemned.
+ * ComfyUI that has not let go of a prompt by then is condemned; but not for one that the last look
+ * has not shown.
  */
 #ifndef LEFT_H
 #define LEFT_H
@@ -23,8 +24,11 @@ struct left_options {
 };
 
 struct left *left_new(uv_loop_t *loop, const struct left_options *options);
-void left_add(struct left *l, const char *prompt_id);
+
+/* absent: it was in neither queue nor history just now, but its request may arrive yet. */
+void left_add(struct left *l, const char *prompt_id, bool absent);
 unsigned left_count(const struct left *l);
+uint64_t left_emptied_at(const struct left *l);  /* when the last one went; 0: none has */
 void left_forget(struct left *l);                /* their ComfyUI is gone */
 void left_thaw(struct left *l, uint64_t gap_ms); /* the process did not run for so long */
 void left_free(struct left *l, void (*closed)(void *ctx), void *ctx); /* from the loop */

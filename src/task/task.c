@@ -191,9 +191,10 @@ void task_put_off(struct task *t, uint64_t gap_ms)
 void task_doubt_lease(struct task *t)
 {
     t->thawed_at = clock_mono_ms();
-    /* What waits to be written waits on: the tick renews it when the lease holds again. */
+    /* What waits to be written waits on: the tick renews it when the lease holds again, and lets
+     * the revision grow then: others have seen it stand still for as long as the gap was. */
     t->live_record.not_after_ms = t->live_nodes.not_after_ms = t->thawed_at - 1;
-    t->live_due = true;
+    t->beat_at = 0;
 }
 
 void task_take_prompt(struct task *t, struct prompt *take_prompt)
@@ -640,7 +641,7 @@ void task_expire(struct task *t, bool at_once)
     static const char why[] = "the function's time is nearly over";
     bool is_there = t->state >= STATE_SUBMITTING && t->state <= STATE_CANCELLING;
     if (at_once && is_there)
-        task_leave_prompt(t);
+        task_leave_prompt(t, false);
     if (at_once)
         task_take_fate(t, failure_new(FAILURE_TIMEOUT, "%s", why));
     else

@@ -27,24 +27,35 @@ static void add_exit(struct failure *f, const struct supervisor_exit *exit)
 
 /* --- time ------------------------------------------------------------------------------------ */
 
-/* Its WebSocket is not open because a native call of a prompt of ours holds everything else up:
- * STALL_TIMEOUT or the patience with what was given up tell when that is too long. */
+/* A prompt of ours is in ComfyUI, and may be why its WebSocket is not open: a native call holds
+ * everything else up. Whether that is too long STALL_TIMEOUT tells, RUN_TIMEOUT (where HTTP answers
+ * that it runs), or the patience with what was given up. */
 static bool hub_is_held_up(const struct task_hub *h)
 {
     return supervisor_state(h->options.supervisor) == SUPERVISOR_READY &&
            (h->count[PLACE_ACTIVE] > 0 || left_count(h->left) > 0);
 }
 
+static uint64_t later_of(uint64_t a, uint64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* 0: it never was. */
+static uint64_t hub_held_up_until(const struct task_hub *h)
+{
+    return later_of(h->idle_at, left_emptied_at(h->left));
+}
+
 static void hub_fail_late_starts(struct task_hub *h)
 {
     uint64_t now = clock_mono_ms();
+    uint64_t from = later_of(h->closed_at, hub_held_up_until(h));
     if (hub_is_held_up(h))
         return;
     LIST_FOREACH_SAFE (node, next, &h->list[PLACE_WAITING]) {
         struct task *t = CONTAINER_OF(node, struct task, link);
-        uint64_t since = t->queued_at > h->closed_at ? t->queued_at : h->closed_at;
-        since = since > h->idle_at ? since : h->idle_at;
-        if (now - since < h->options.startup_timeout_ms)
+        if (now - later_of(t->queued_at, from) < h->options.startup_timeout_ms)
             continue;
         const struct supervisor_exit *exit = supervisor_last_exit(h->options.supervisor);
         struct failure *f =
@@ -59,8 +70,7 @@ static void hub_fail_late_starts(struct task_hub *h)
  * for its successor. */
 static void hub_condemn_if_stuck(struct task_hub *h)
 {
-    uint64_t since = h->closed_at > h->ready_at ? h->closed_at : h->ready_at;
-    since = since > h->idle_at ? since : h->idle_at;
+    uint64_t since = later_of(later_of(h->closed_at, h->ready_at), hub_held_up_until(h));
     if (supervisor_state(h->options.supervisor) == SUPERVISOR_READY && !hub_is_held_up(h) &&
         clock_mono_ms() - since >= h->options.startup_timeout_ms / 2)
         supervisor_condemn(h->options.supervisor, "its WebSocket cannot be opened");
@@ -195,9 +205,9 @@ static struct task *hub_task_of(struct task_hub *h, struct slice prompt_id)
     return NULL;
 }
 
-void task_hub_left(struct task_hub *h, const char *prompt_id)
+void task_hub_left(struct task_hub *h, const char *prompt_id, bool absent)
 {
-    left_add(h->left, prompt_id);
+    left_add(h->left, prompt_id, absent);
 }
 
 void task_hub_left_unknown(struct task_hub *h)

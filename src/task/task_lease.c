@@ -99,8 +99,9 @@ void task_lease_tick(struct task *t, uint64_t now)
     }
     if (!holds)
         return;
-    if (t->live_due || now - t->beat_at >= lease_ms(t) / 6) {
-        if (!t->live_due)
+    bool beats = now - t->beat_at >= lease_ms(t) / 6;
+    if (t->live_due || beats) {
+        if (beats)
             task_beat(t);
         task_store_live(t, now);
     }

@@ -185,7 +185,7 @@ static void look_failed(struct task *t, const char *what)
     }
     if (task_settle_by_news(t))
         return;
-    task_leave_prompt(t);
+    task_leave_prompt(t, false);
     task_settle_failure(t, failure_new(FAILURE_COMFYUI_GARBAGE,
                                        "ComfyUI does not tell how the prompt ended: %s", what));
 }
@@ -224,7 +224,7 @@ static void look_absent(struct task *t)
     struct failure *f = t->doubt;
     t->doubt = NULL;
     if (f != NULL)
-        task_leave_prompt(t); /* if the request arrives yet, it is for nobody */
+        task_leave_prompt(t, true); /* if the request arrives yet, it is for nobody */
     else
         f = failure_new(FAILURE_PROMPT_LOST,
                         "the prompt is neither in ComfyUI's queue nor in its history: deleted "
@@ -349,7 +349,7 @@ static void cancel_at_queue(struct task *t, struct slice body)
 static void cancel_at_no_trace(struct task *t)
 {
     if (t->doubt != NULL)
-        task_leave_prompt(t);
+        task_leave_prompt(t, true);
     task_settle_failure(t, NULL);
 }
 
@@ -364,15 +364,15 @@ static void cancel_at_history(struct task *t, struct slice body)
         cancel_at_no_trace(t);
 }
 
-void task_leave_prompt(struct task *t)
+void task_leave_prompt(struct task *t, bool absent)
 {
     if (t->id_known)
-        task_hub_left(t->hub, t->prompt_id);
+        task_hub_left(t->hub, t->prompt_id, absent);
 }
 
 static void cancel_overdue(struct task *t)
 {
-    task_leave_prompt(t);
+    task_leave_prompt(t, false);
     if (!t->id_known) /* nobody can tell whether it goes on */
         supervisor_condemn(task_hub_options(t->hub)->supervisor,
                            "a prompt that was to stop did not stop");

@@ -249,7 +249,7 @@ void task_look_step(struct task *t);
 void task_cancel_start(struct task *t);
 void task_cancel_step(struct task *t);
 /* It ends without having seen the end of its prompt, which goes on in ComfyUI for nobody. */
-void task_leave_prompt(struct task *t);
+void task_leave_prompt(struct task *t, bool absent); /* left_add() */
 void task_settle(struct task *t, const struct history *h);
 /* What the socket told decides, if it told the end without a gap. */
 bool task_settle_by_news(struct task *t);
@@ -391,7 +391,7 @@ void task_hub_enqueue(struct task_hub *h, struct task *t);
 void task_hub_enqueue_first(struct task_hub *h, struct task *t);
 bool task_hub_is_draining(const struct task_hub *h);
 /* A prompt is still in ComfyUI, and of no use to anybody. */
-void task_hub_left(struct task_hub *h, const char *prompt_id);
+void task_hub_left(struct task_hub *h, const char *prompt_id, bool absent); /* left_add() */
 /* A prompt whose id we do not know may still be in ComfyUI, under the present client id. */
 void task_hub_left_unknown(struct task_hub *h);
 void task_hub_count_mirror(struct task_hub *h, int by);

@@ -176,7 +176,8 @@ static void end_on_stored(struct task *t, struct store_op *op)
         later_add(task_hub_later(t->hub), &t->notice);
         task_hub_stored(t->hub, t);
     } else {
-        t->end_created = t->end_created || op->doc[0].result == ERR_OK;
+        t->end_created =
+            t->end_created || (op->doc[0].verb == STORE_CREATE && op->doc[0].result == ERR_OK);
         end_fail(t, &op->err);
     }
 }

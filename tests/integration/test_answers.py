@@ -294,6 +294,26 @@ def test_who_waits_behind_a_native_call_waits_for_its_end(world):
     assert agent.comfy.state()["pid"] == pid
 
 
+def test_what_was_given_up_holds_up_those_behind_it_without_costing_comfyui(world):
+    """Its WebSocket has the time of a start to open, from when ComfyUI has let go of the prompt."""
+    agent = world.agent(env={"PLATFORM": "fc", "STARTUP_TIMEOUT": "8s"})
+    pid = agent.comfy.state()["pid"]
+    agent.comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+    run = later(agent.run, steps_prompt(1), "t", {"X-Fc-Function-Timeout": "2"})
+    agent.comfy.await_hold("node")
+    queued = later(agent.run, image_prompt(1), "queued")
+    until("the other to wait", lambda: agent.get("/readyz").json["tasks"]["waiting"] == 1)
+    agent.comfy.control({"at": "http", "route": "GET /ws", "do": "answer", "status": 503, "times": 0},
+                        {"at": "now", "do": "ws_drop"})
+    assert run.result().code == "run_timeout"
+    time.sleep(5)
+    agent.comfy.release()
+    time.sleep(4.7)  # two looks, each after two seconds
+    agent.comfy.reset()
+    assert queued.result().status == 200
+    assert agent.comfy.state()["pid"] == pid
+
+
 def test_a_lost_socket_is_no_silence_of_a_run_that_goes_on(world):
     agent = world.agent(env={"STALL_TIMEOUT": "1s"})
     pid = agent.comfy.state()["pid"]

@@ -182,6 +182,24 @@ def test_what_cannot_be_sent_again_to_this_comfyui_is_sent_to_the_next(world):
     assert agent.comfy.state()["pid"] != pid and agent.record("t").json["attempt"] == 2
 
 
+def test_a_prompt_whose_sender_had_to_stop_is_not_taken_for_the_next(both):
+    """Its task ends while the answer is waited for, and an old version never tells the id."""
+    comfy = both.comfyui()
+    occupy(comfy)
+    agent = both.agent(url=comfy.url, env={"PLATFORM": "fc"})
+    comfy.control({**POST, "do": "do_then_hang"})
+    assert agent.run(image_prompt(1, prefix="left"), "left", {"X-Fc-Function-Timeout": "2"}).code == "run_timeout"
+    comfy.control({**POST, "do": "do_then_close", "finish": True})
+    second = later(agent.run, image_prompt(2, prefix="next"), "next")
+    until("the next to be there", lambda: len(comfy.prompts) == 3)
+    comfy.release()
+    reply = second.result()
+    if reply.status == 200:
+        assert reply.json["2"]["images"][0]["filename"].startswith("next_"), reply
+    else:
+        assert both.age == "0.3.7" and (reply.status, reply.code) == (502, "comfyui_error"), reply
+
+
 def test_a_prompt_left_behind_is_not_taken_for_the_next(both):
     """An old version's prompt whose id was never told runs later, while the answer for the next is lost too:
     the result of the one is never given for the other."""
@@ -219,6 +237,53 @@ def test_never_answered(world):
     assert (reply.status, reply.code) == (504, "run_timeout"), reply
     until("it to be stopped", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
     picture(agent.run(blue(2)))
+
+
+def late_post(agent, task_id):
+    """The request that somebody between us and ComfyUI refused and delivers after all."""
+    prompt_id = agent.record(task_id).json["prompt_id"]
+    late = json.dumps({"prompt": {"1": node("TestSteps", n=5000, ms=50, seed=0)}, "prompt_id": prompt_id})
+    assert ask(agent.comfy.port, "POST", "/prompt", late).status == 200
+    until("it to run", lambda: agent.comfy.state()["queue"]["running"])
+
+
+def free_again(agent):
+    until("it to be stopped", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
+
+
+def test_a_request_that_arrives_when_its_task_has_ended_is_for_nobody(world):
+    agent = world.agent()
+    agent.comfy.control({**POST, "do": "answer", "status": 502})
+    assert agent.run(blue(), "t").code == "comfyui_error"
+    late_post(agent, "t")
+    free_again(agent)
+
+
+def test_a_request_that_arrives_when_its_task_was_cancelled_is_for_nobody(world):
+    agent = world.agent()
+    agent.comfy.control({**POST, "do": "answer", "status": 502}, {**HISTORY, "do": "answer", "times": 0})
+    reply = later(agent.run, blue(), "t")
+    until("it to be looked for", lambda: agent.comfy.state()["requests"].get("GET /history/*"))
+    assert ask(agent.port, "DELETE", "/api/tasks/t").status == 202
+    until("it to be asked away", lambda: agent.comfy.state()["requests"].get("POST /queue"))
+    agent.comfy.reset()
+    assert reply.result().code == "cancelled"
+    late_post(agent, "t")
+    free_again(agent)
+
+
+def test_a_prompt_that_nobody_has_seen_costs_no_comfyui(world):
+    """Whether it is there is asked for a while; that the queue cannot be read is no sign that it is."""
+    agent = world.agent(env={"STALL_TIMEOUT": "1s"})
+    pid = agent.comfy.state()["pid"]
+    agent.comfy.control({**POST, "do": "answer", "status": 502})
+    assert agent.run(blue(), "t").code == "comfyui_error"
+    asked = agent.comfy.state()["requests"]["GET /queue"]
+    agent.comfy.control({**QUEUE, "do": "answer", "status": 500, "times": 0})
+    until("it to be asked for", lambda: agent.comfy.state()["requests"]["GET /queue"] > asked)
+    time.sleep(1)
+    picture(agent.run(blue(2)))
+    assert agent.comfy.state()["pid"] == pid
 
 
 # --- history and queue -----------------------------------------------------------------------------

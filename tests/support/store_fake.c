@@ -82,7 +82,8 @@ static void fake_do(struct store_op *op)
 {
     bool fails = store_fake.fail > 0;
     store_fake.fail -= fails;
-    for (unsigned i = 0; i < op->n && (!fails || store_fake.lose_replies); i++) {
+    unsigned at = store_fake.fail_doc < op->n ? store_fake.fail_doc : 0;
+    for (unsigned i = 0; i < op->n && (!fails || i < at || store_fake.lose_replies); i++) {
         struct err err = {.code = ERR_OK};
         op->doc[i].result = fake_do_doc(&op->doc[i]);
         if (!store_op_goes_on(op, i, &err))
@@ -91,10 +92,10 @@ static void fake_do(struct store_op *op)
     if (!fails)
         return;
     if (op->n > 0) {
-        blob_unref(op->doc[0].verb == STORE_GET ? op->doc[0].value : NULL);
-        if (op->doc[0].verb == STORE_GET)
-            op->doc[0].value = NULL;
-        op->doc[0].result = store_fake.fail_code;
+        blob_unref(op->doc[at].verb == STORE_GET ? op->doc[at].value : NULL);
+        if (op->doc[at].verb == STORE_GET)
+            op->doc[at].value = NULL;
+        op->doc[at].result = store_fake.fail_code;
     }
     (void)err_set(&op->err, store_fake.fail_code, "the fake store fails");
 }

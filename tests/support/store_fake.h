@@ -13,6 +13,7 @@ struct store_fake {
     bool hold;     /* ops wait for store_fake_finish() */
     unsigned fail; /* so many further ops end with fail_code … */
     enum err_code fail_code;
+    unsigned fail_doc; /* … in this document; those before it are done … */
     bool lose_replies; /* … are done although they "fail" */
     unsigned running, running_max;
     unsigned runs; /* ops that were started */

@@ -202,6 +202,58 @@ static void test_a_write_after_a_gap_is_no_sign_that_the_lease_held(void **state
     end_hub(r);
 }
 
+static long long stored_rev(void)
+{
+    const char *rev = strstr(store_fake_value("t~task"), "\"rev\":");
+    assert_non_null(rev);
+    return strtoll(rev + strlen("\"rev\":"), NULL, 10);
+}
+
+/* Others have seen its record stand still for as long as the gap was. */
+static void test_a_quiet_task_shows_that_it_lives_soon_after_a_gap(void **state)
+{
+    struct room *r = *state;
+    create(r);
+    turn(r);
+    struct task *t = task_hub_find(r->hub_room.hub, SLICE("t"));
+    write_soon(r, t);
+    for (unsigned i = 0; i < 1000 && (t->live_record.dirty || t->live_record.writing); i++) {
+        turn(r);
+        uv_sleep(2);
+    }
+    long long before = stored_rev();
+    assert_int_equal(before, t->rev);
+    task_hub_thaw(r->hub_room.hub, 0);
+    for (unsigned i = 0; i < 1500 && stored_rev() == before; i++) {
+        turn(r);
+        uv_sleep(2);
+    }
+    assert_true(stored_rev() > before);
+    task_hub_end_all(r->hub_room.hub);
+    end_hub(r);
+}
+
+/* Its node map was stored, its record was not: no sign that its end was created. */
+static void test_an_end_that_was_half_stored_before_a_gap_is_created_after_it(void **state)
+{
+    struct room *r = *state;
+    create_task(r, false);
+    turn(r);
+    store_fake.fail = 1;
+    store_fake.fail_doc = 1;
+    task_hub_end_all(r->hub_room.hub);
+    turn(r);
+    assert_int_equal(store_fake.fail, 0);
+    assert_null(store_fake_value("t~end.1"));
+    task_hub_thaw(r->hub_room.hub, 0);
+    for (unsigned i = 0; i < 1500 && task_hub_stats(r->hub_room.hub).unstored > 0; i++) {
+        turn(r);
+        uv_sleep(2);
+    }
+    assert_non_null(store_fake_value("t~end.1"));
+    end_hub(r);
+}
+
 static void test_who_comes_for_what_was_left_to_others_is_refused(void **state)
 {
     struct room *r = *state;
@@ -323,6 +375,8 @@ int main(void)
         TEST(test_a_task_that_came_late_in_a_gap_is_not_old),
         TEST(test_a_lease_from_before_a_gap_holds_when_it_was_looked_after),
         TEST(test_a_write_after_a_gap_is_no_sign_that_the_lease_held),
+        TEST(test_a_quiet_task_shows_that_it_lives_soon_after_a_gap),
+        TEST(test_an_end_that_was_half_stored_before_a_gap_is_created_after_it),
         TEST(test_who_comes_for_what_was_left_to_others_is_refused),
         TEST(test_the_end_of_a_drain_waits_for_the_store),
         TEST(test_a_first_record_that_waited_tells_no_end),
