@@ -375,6 +375,11 @@ enum supervisor_state supervisor_state(const struct supervisor *s)
     return s->state;
 }
 
+bool supervisor_is_attached(const struct supervisor *s)
+{
+    return s->attached;
+}
+
 const struct supervisor_exit *supervisor_last_exit(const struct supervisor *s)
 {
     return &s->ending.exit;

@@ -90,6 +90,7 @@ void supervisor_stop(struct supervisor *s);
 /* ComfyUI lives but is of no use any more; kill and start again. `why` is shown to people. */
 void supervisor_condemn(struct supervisor *s, const char *why);
 enum supervisor_state supervisor_state(const struct supervisor *s);
+bool supervisor_is_attached(const struct supervisor *s); /* to a ComfyUI that outlives us */
 const struct supervisor_exit *supervisor_last_exit(const struct supervisor *s);
 /* As /system_stats tells it, "" before the first READY. */
 const char *supervisor_version(const struct supervisor *s);

@@ -14,6 +14,7 @@ struct left_prompt {
     char id[TASK_PROMPT_ID_MAX + 1];
     uint64_t since;
     bool absent; /* at the last look; its request may be on the way, or it is on its way out */
+    bool asked;  /* since left_hurry() */
 };
 
 struct left {
@@ -21,7 +22,8 @@ struct left {
     struct left_prompt prompts[LEFT_MAX]; /* the oldest first */
     unsigned count;
     uint64_t emptied_at; /* 0: never was */
-    uv_timer_t timer;    /* runs while there are any */
+    bool hurries;
+    uv_timer_t timer; /* runs while there are any */
     struct comfy_request req;
     struct closer closer;
     void (*closed)(void *ctx);
@@ -72,28 +74,31 @@ void left_thaw(struct left *l, uint64_t gap_ms)
 
 static void left_on_answer(struct comfy_request *r, const struct err *err);
 
-/* What is asked next is told by left_on_answer(), too. */
-static void left_ask(struct left *l)
+static void left_start_look(struct left *l)
 {
     l->req.done = left_on_answer;
     closer_hold(&l->closer);
+    comfy_get_queue(l->options.comfy, &l->req);
 }
 
 static void left_on_asked_away(struct comfy_request *r, const struct err *err)
 {
     struct left *l = r->ctx;
     (void)err; /* the next look tells */
+    if (l->hurries)
+        left_start_look(l);
     closer_release(&l->closer);
 }
 
-static void left_ask_away(struct left *l, const char *id, enum queue_place place)
+static void left_ask_away(struct left *l, struct left_prompt *p, enum queue_place place)
 {
-    left_ask(l);
+    p->asked = true;
     l->req.done = left_on_asked_away;
+    closer_hold(&l->closer);
     if (place == QUEUE_PENDING)
-        comfy_delete_pending(l->options.comfy, &l->req, id);
+        comfy_delete_pending(l->options.comfy, &l->req, p->id);
     else
-        comfy_interrupt(l->options.comfy, &l->req, id);
+        comfy_interrupt(l->options.comfy, &l->req, p->id);
 }
 
 static void left_condemn(struct left *l)
@@ -124,24 +129,27 @@ static void left_end_overdue(struct left *l)
  * them begins. */
 static void left_look(struct left *l, struct slice queue)
 {
-    char running[TASK_PROMPT_ID_MAX + 1] = "", pending[TASK_PROMPT_ID_MAX + 1] = "";
+    struct left_prompt *next = NULL;
+    enum queue_place next_place = QUEUE_ABSENT;
     for (unsigned i = l->count; i-- > 0;) {
         struct left_prompt *p = &l->prompts[i];
         enum queue_place place;
         if (queue_parse(&place, queue, p->id, NULL) != ERR_OK)
             return;
-        if (place != QUEUE_ABSENT)
-            (void)snprintf(place == QUEUE_PENDING ? pending : running, sizeof(pending), "%s",
-                           p->id);
         bool gone = place == QUEUE_ABSENT && p->absent;
         p->absent = place == QUEUE_ABSENT;
-        if (gone)
+        if (gone) {
             left_remove(l, i);
+            if (next != NULL)
+                next--; /* it has moved up */
+        } else if (!p->absent && !(l->hurries && p->asked) &&
+                   (next == NULL || place == QUEUE_PENDING)) {
+            next = p;
+            next_place = place;
+        }
     }
-    if (pending[0] != '\0')
-        left_ask_away(l, pending, QUEUE_PENDING);
-    else if (running[0] != '\0')
-        left_ask_away(l, running, QUEUE_RUNNING);
+    if (next != NULL)
+        left_ask_away(l, next, next_place);
 }
 
 static void left_on_answer(struct comfy_request *r, const struct err *err)
@@ -153,16 +161,34 @@ static void left_on_answer(struct comfy_request *r, const struct err *err)
         buf_done(&body);
     }
     left_end_overdue(l);
+    if (l->hurries && !r->busy) {
+        l->hurries = false;
+        l->options.hurried(l->options.ctx);
+    }
     closer_release(&l->closer);
+}
+
+void left_hurry(struct left *l)
+{
+    if (l->count == 0 || l->hurries)
+        return;
+    for (unsigned i = 0; i < l->count; i++)
+        l->prompts[i].asked = false;
+    l->hurries = true;
+    if (!l->req.busy)
+        left_start_look(l);
+}
+
+bool left_hurries(const struct left *l)
+{
+    return l->hurries;
 }
 
 static void left_on_timer(uv_timer_t *timer)
 {
     struct left *l = timer->data;
-    if (l->req.busy)
-        return;
-    left_ask(l);
-    comfy_get_queue(l->options.comfy, &l->req);
+    if (!l->req.busy)
+        left_start_look(l);
 }
 
 void left_add(struct left *l, const char *prompt_id, bool absent)
@@ -175,6 +201,7 @@ void left_add(struct left *l, const char *prompt_id, bool absent)
     (void)snprintf(p->id, sizeof(p->id), "%s", prompt_id);
     p->since = clock_mono_ms();
     p->absent = absent;
+    p->asked = false;
     log_warn("task", "prompt %s %s ComfyUI: asked away until it is gone", prompt_id,
              absent ? "may come yet to" : "is still in");
     if (!uv_is_active((uv_handle_t *)&l->timer))

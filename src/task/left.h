@@ -13,7 +13,7 @@
 #include "comfy.h"
 #include "supervisor.h"
 
-enum { LEFT_MAX = 16 }; /* the oldest are forgotten */
+enum { LEFT_MAX = 64 }; /* the oldest are forgotten */
 
 struct left;
 
@@ -21,6 +21,8 @@ struct left_options {
     struct comfy *comfy;
     struct supervisor *supervisor;
     uint64_t patience_ms;
+    void (*hurried)(void *ctx); /* left_hurry() has done what it can; from the loop */
+    void *ctx;
 };
 
 struct left *left_new(uv_loop_t *loop, const struct left_options *options);
@@ -28,7 +30,10 @@ struct left *left_new(uv_loop_t *loop, const struct left_options *options);
 /* absent: it was in neither queue nor history just now, but its request may arrive yet. */
 void left_add(struct left *l, const char *prompt_id, bool absent);
 unsigned left_count(const struct left *l);
-uint64_t left_emptied_at(const struct left *l);  /* when the last one went; 0: none has */
+uint64_t left_emptied_at(const struct left *l); /* when the last one went; 0: none has */
+/* Whoever asks will be gone soon, and their ComfyUI stays: each is asked away once, now. */
+void left_hurry(struct left *l);
+bool left_hurries(const struct left *l);
 void left_forget(struct left *l);                /* their ComfyUI is gone */
 void left_thaw(struct left *l, uint64_t gap_ms); /* the process did not run for so long */
 void left_free(struct left *l, void (*closed)(void *ctx), void *ctx); /* from the loop */

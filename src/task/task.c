@@ -639,13 +639,12 @@ void task_leave(struct task *t)
 void task_expire(struct task *t, bool at_once)
 {
     static const char why[] = "the function's time is nearly over";
-    bool is_there = t->state >= STATE_SUBMITTING && t->state <= STATE_CANCELLING;
-    if (at_once && is_there)
-        task_leave_prompt(t, false);
-    if (at_once)
-        task_take_fate(t, failure_new(FAILURE_TIMEOUT, "%s", why));
-    else
+    if (!at_once) {
         task_give_up(t, FAILURE_TIMEOUT, why);
+        return;
+    }
+    task_leave_if_there(t);
+    task_take_fate(t, failure_new(FAILURE_TIMEOUT, "%s", why));
 }
 
 void task_extend(struct task *t, uint64_t deadline_ms)

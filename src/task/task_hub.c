@@ -84,6 +84,29 @@ static void hub_on_drained(struct later_item *item)
     }
 }
 
+/* ComfyUI stays when we go, and would work on for nobody. */
+static void hub_hurry_left(struct task_hub *h)
+{
+    if (!h->left_hurried && supervisor_is_attached(h->options.supervisor))
+        left_hurry(h->left);
+    h->left_hurried = true;
+}
+
+static void hub_look_if_drained(struct task_hub *h)
+{
+    if (!h->draining || h->count[PLACE_CLAIMING] > 0 || h->count[PLACE_WAITING] > 0 ||
+        h->count[PLACE_ACTIVE] > 0 || h->count[PLACE_STORING] > 0)
+        return;
+    hub_hurry_left(h);
+    if (!left_hurries(h->left))
+        later_add(h->later, &h->drained_item);
+}
+
+static void hub_on_hurried(void *ctx)
+{
+    hub_look_if_drained(ctx);
+}
+
 struct task_hub *task_hub_new(uv_loop_t *loop, struct later *later,
                               const struct task_hub_options *options)
 {
@@ -107,7 +130,8 @@ struct task_hub *task_hub_new(uv_loop_t *loop, struct later *later,
     struct left_options left = {options->comfy, options->supervisor,
                                 .patience_ms = options->stall_timeout_ms < HUB_LEFT_MS
                                                    ? options->stall_timeout_ms
-                                                   : HUB_LEFT_MS};
+                                                   : HUB_LEFT_MS,
+                                .hurried = hub_on_hurried, .ctx = h};
     h->left = left_new(loop, &left);
     closer_hold(&h->closer);
     h->closed_at = clock_mono_ms();
@@ -224,13 +248,6 @@ void task_hub_count(struct task_hub *h, const struct task *t)
 }
 
 /* --- lists ----------------------------------------------------------------------------------- */
-
-static void hub_look_if_drained(struct task_hub *h)
-{
-    if (h->draining && h->count[PLACE_CLAIMING] == 0 && h->count[PLACE_WAITING] == 0 &&
-        h->count[PLACE_ACTIVE] == 0 && h->count[PLACE_STORING] == 0)
-        later_add(h->later, &h->drained_item);
-}
 
 void task_hub_place(struct task_hub *h, struct task *t, enum task_place place)
 {
@@ -508,13 +525,17 @@ static void hub_leave_to_others(struct task_hub *h)
     for (unsigned place = PLACE_WAITING; place <= PLACE_ACTIVE; place++)
         LIST_FOREACH_SAFE (node, next, &h->list[place]) {
             struct task *t = CONTAINER_OF(node, struct task, link);
-            if (t->claimed && !task_has_watch(t))
+            if (t->claimed && !task_has_caller(t))
                 task_leave_to_others(t);
         }
 }
 
 void task_hub_end_all(struct task_hub *h)
 {
+    if (supervisor_is_attached(h->options.supervisor))
+        LIST_FOREACH (node, &h->list[PLACE_ACTIVE])
+            task_leave_if_there(CONTAINER_OF(node, struct task, link));
+    hub_hurry_left(h);
     hub_leave_to_others(h);
     for (unsigned place = PLACE_CLAIMING; place <= PLACE_ACTIVE; place++)
         task_hub_tell_fate(h, &h->list[place], stopping_failure);

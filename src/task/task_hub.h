@@ -97,7 +97,8 @@ void task_hub_on_event(struct task_hub *h, const struct event *e);
  * put off: others saw us stand still. */
 void task_hub_thaw(struct task_hub *h, uint64_t gap_ms);
 
-/* No new tasks; `drained` from the loop when none is left that has not ended and been stored. */
+/* No new tasks; `drained` from the loop when none is left that has not ended and been
+ * stored, and a ComfyUI that stays has been asked once to drop what was given up. */
 void task_hub_drain(struct task_hub *h, void (*drained)(void *ctx), void *ctx);
 /* Everything that has not ended ends now, as stopped. */
 void task_hub_end_all(struct task_hub *h);

@@ -28,7 +28,8 @@ struct task_hub {
     struct task *last;            /* the task of the last event: most follow each other */
     struct silent_classes silent; /* of the ComfyUI that the link leads to */
     struct left *left;
-    struct buf draft; /* texts are written here, so that each takes what it needs */
+    bool left_hurried; /* at the end, once */
+    struct buf draft;  /* texts are written here, so that each takes what it needs */
 
     bool draining;
     bool drained_told;

@@ -370,6 +370,12 @@ void task_leave_prompt(struct task *t, bool absent)
         task_hub_left(t->hub, t->prompt_id, absent);
 }
 
+void task_leave_if_there(struct task *t)
+{
+    if (t->state >= STATE_SUBMITTING && t->state <= STATE_CANCELLING)
+        task_leave_prompt(t, false);
+}
+
 static void cancel_overdue(struct task *t)
 {
     task_leave_prompt(t, false);

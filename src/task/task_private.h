@@ -250,6 +250,7 @@ void task_cancel_start(struct task *t);
 void task_cancel_step(struct task *t);
 /* It ends without having seen the end of its prompt, which goes on in ComfyUI for nobody. */
 void task_leave_prompt(struct task *t, bool absent); /* left_add() */
+void task_leave_if_there(struct task *t);            /* from the POST until its end is known */
 void task_settle(struct task *t, const struct history *h);
 /* What the socket told decides, if it told the end without a gap. */
 bool task_settle_by_news(struct task *t);

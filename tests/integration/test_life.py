@@ -15,7 +15,7 @@ import time
 import pytest
 
 from live import run_ws
-from world import Peer, ask, free_port, image_prompt, later, node, post, sleep_prompt, steps_prompt, until
+from world import Peer, ask, free_port, image_prompt, later, node, post, running, sleep_prompt, steps_prompt, until
 
 IDLE = {"running": [], "pending": []}
 
@@ -114,6 +114,22 @@ def test_what_nobody_waits_for_is_left_to_whoever_comes_after(world):
         until(f"the end of {task_id}", lambda: after.record(task_id).json["status"] == "succeeded")
 
 
+def test_who_looks_on_at_what_is_left_to_others_is_told_how_it_is(world):
+    """And keeps nobody from going on with it."""
+    agent = world.agent(env={"DRAIN_TIMEOUT": "1s"})
+    assert agent.run({"1": node("TestHang", ms=600_000)}, "t", {"prefer": "respond-async"}).status == 202
+    until("it to run", lambda: agent.record("t").json["status"] == "running")
+    etag = agent.record("t").headers["etag"]
+    stream = Peer(agent.port, b"GET /api/tasks/t/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    poll = later(agent.get, "/api/tasks/t?wait=60", **{"if-none-match": etag})
+    until("both to look on", lambda: b"comfy_agent_http_connections 3" in agent.get("/metrics").body)
+    agent.signal(signal.SIGTERM)
+    assert poll.result().status == 304 or poll.result().json["status"] == "running", poll.result()
+    assert b"stopping" not in stream.stream.read()
+    assert agent.wait() == 0
+    assert world.document("t~task")["status"] == "running"
+
+
 def test_what_was_to_be_cancelled_is_not_left_to_anybody(world):
     agent = world.agent(env={"DRAIN_TIMEOUT": "1s"})
     assert agent.run({"1": node("TestHang", ms=600_000)}, "t", {"prefer": "respond-async"}).status == 202
@@ -122,6 +138,33 @@ def test_what_was_to_be_cancelled_is_not_left_to_anybody(world):
     agent.signal(signal.SIGTERM)
     assert agent.wait() == 0
     assert world.document("t~task")["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("waits", [True, False], ids=["stopped", "left to others"])
+def test_a_comfyui_that_stays_does_not_work_on_for_nobody(both, waits):
+    comfy = both.comfyui()
+    agent = both.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s", "MAX_CONCURRENCY": "5"})
+    headers = {} if waits else {"prefer": "respond-async"}
+    runs = [later(agent.run, steps_prompt(5000, 50), f"t{n}", headers) for n in range(5)]
+    until("all of them to be there", lambda: len(comfy.state()["queue"]["pending"]) == 4)
+    foreign = json.dumps({"prompt": image_prompt(9), "client_id": "somebody"})
+    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
+    agent.signal(signal.SIGTERM)
+    assert {run.result().status for run in runs} == {503 if waits else 202}
+    assert agent.wait() == 0
+    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+    assert comfy.state()["nodes_run"] == 1 + len(image_prompt(9)), "the first, and what is not ours"
+
+
+def test_a_comfyui_that_stays_and_does_not_answer_holds_up_no_stop(world):
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
+    run = later(agent.run, {"1": node("TestHang", ms=600_000)}, "t")
+    until("the task to run", lambda: running(agent, "t"))
+    comfy.control({"at": "http", "route": "GET /queue", "do": "hang", "times": 0})
+    agent.signal(signal.SIGTERM)
+    assert (run.result().status, run.result().code) == (503, "stopping")
+    assert agent.wait() == 0
 
 
 @pytest.mark.parametrize("wish", ["stop", "cancel"])
