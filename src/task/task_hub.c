@@ -87,7 +87,8 @@ static void hub_on_drained(struct later_item *item)
 /* ComfyUI stays when we go, and would work on for nobody. */
 static void hub_hurry_left(struct task_hub *h)
 {
-    if (!h->left_hurried && supervisor_is_attached(h->options.supervisor))
+    if (!h->left_hurried && left_count(h->left) > 0 &&
+        supervisor_is_attached(h->options.supervisor))
         left_hurry(h->left);
     h->left_hurried = true;
 }
@@ -532,8 +533,8 @@ static void hub_leave_to_others(struct task_hub *h)
 
 void task_hub_end_all(struct task_hub *h)
 {
-    if (supervisor_is_attached(h->options.supervisor))
-        LIST_FOREACH (node, &h->list[PLACE_ACTIVE])
+    LIST_FOREACH (node, &h->list[PLACE_ACTIVE])
+        if (supervisor_is_attached(h->options.supervisor))
             task_leave_if_there(CONTAINER_OF(node, struct task, link));
     hub_hurry_left(h);
     hub_leave_to_others(h);
