@@ -69,15 +69,21 @@ static void job_docs_work(struct work *w)
 {
     struct file_job *job = CONTAINER_OF(w, struct file_job, work);
     struct store_op *op = job->op;
+    struct file_place place;
+    bool durable = false;
+    for (unsigned i = 0; i < op->n; i++)
+        durable = durable || (op->doc[i].durable && !job->outdated[i]);
+    file_place_open(&place, job->b->dir, durable);
     for (unsigned i = 0; i < op->n; i++) {
         struct err err = {.code = ERR_OK};
         if (job->outdated[i])
             op->doc[i].result = ERR_OK;
         else
-            file_do_work(job->b->dir, &op->doc[i], op->not_after_ms, &err);
+            file_do_work(&place, &op->doc[i], op->not_after_ms, &err);
         if (!store_op_goes_on(op, i, &err))
-            return;
+            break;
     }
+    file_place_close(&place);
 }
 
 static void job_list_work(struct work *w)

@@ -2,11 +2,13 @@
  *
  * A reader sees a document whole or not at all, the old one or the new one: what is written goes to
  * a file of its own name beside it, is complete, and then takes the name by rename(), or by link()
- * where nothing may be replaced.
+ * where nothing may be replaced. On this machine's own file systems the kernel sees to that in one
+ * step (RENAME_NOREPLACE); of others it is not known whether they look at that flag.
  *
  * On a NAS mounted by NFS: errors of writing may show only at close(), so it is checked. A reply
- * can be lost and the repeated request fail although the first one happened (rename: ENOENT, link:
- * EEXIST); the name is ours if it stands for the inode that we wrote. A file replaced under a
+ * can be lost and the repeated request fail although the first one happened. rename: ENOENT; it is
+ * done if the document says what it was to say. link: EEXIST; the name is ours if it stands for the
+ * file that we wrote. A file replaced under a
  * reader is ESTALE: opened again, once. That holds for a name that a client has cached, too, if the
  * file is really gone: so documents that say the same, as a run's end and its record, are never two
  * names of one file. A name can be cached as missing; opening the directory asks the server again.
@@ -16,6 +18,8 @@
  * O_EXCL. Who comes first is still decided by the file system, but a reader may then see the
  * document incomplete, and a crash in that moment leaves it so. No rename can be avoided there:
  * rename() replaces.
+ *
+ * Where the directory is to be synced anyway, it is opened first, and names are looked up in it.
  */
 #include "store_file_io.h"
 
@@ -24,9 +28,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* Prompts are their callers' own: not for everybody on the machine. Less the umask. */
@@ -36,8 +42,12 @@ struct file_path {
     char text[PATH_MAX];
 };
 
-static const char *path_of(struct file_path *p, const char *dir, const char *name)
+/* Of what is in it, for the calls that take its fd, too. */
+static const char *path_of(struct file_path *p, const struct file_place *place, const char *name)
 {
+    const char *dir = place->dir;
+    if (place->fd != AT_FDCWD)
+        return name;
     size_t dir_len = strlen(dir), name_len = strlen(name);
     ASSERT(dir_len + name_len + 2 <= sizeof(p->text)); /* store_file.c bounds the directory's */
     memcpy(p->text, dir, dir_len);
@@ -84,17 +94,53 @@ static enum err_code file_make_dir(const char *dir, struct err *err)
     }
 }
 
+/* --- the directory --------------------------------------------------------------------------- */
+
+static int file_open_dir(const char *dir)
+{
+    return open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+void file_place_open(struct file_place *ret, const char *dir, bool durable)
+{
+    *ret = (struct file_place){.dir = dir, .fd = AT_FDCWD};
+    if (!durable)
+        return;
+    int fd = file_open_dir(dir);
+    if (fd >= 0) /* else the first call that needs it makes it, or tells why not */
+        ret->fd = fd;
+}
+
+void file_place_close(struct file_place *place)
+{
+    if (place->fd != AT_FDCWD)
+        (void)close(place->fd);
+}
+
 /* --- writing --------------------------------------------------------------------------------- */
 
-struct file_id { /* which file a name stands for */
-    dev_t dev;
-    ino_t ino;
-};
-
-static bool file_is(const char *path, const struct file_id *id)
+/* What the kernel itself keeps, so that what it promises holds. */
+static bool file_is_local(int fd)
 {
-    struct stat st;
-    return lstat(path, &st) == 0 && st.st_dev == id->dev && st.st_ino == id->ino;
+    struct statfs fs;
+    if (fstatfs(fd, &fs) != 0)
+        return false;
+    switch ((unsigned long)fs.f_type) {
+    case TMPFS_MAGIC:
+    case EXT4_SUPER_MAGIC:
+    case XFS_SUPER_MAGIC:
+    case BTRFS_SUPER_MAGIC:
+    case OVERLAYFS_SUPER_MAGIC: return true;
+    default: return false;
+    }
+}
+
+static bool file_is_same(const struct file_place *place, const char *a, const char *b)
+{
+    struct stat one, other;
+    return fstatat(place->fd, a, &one, AT_SYMLINK_NOFOLLOW) == 0 &&
+           fstatat(place->fd, b, &other, AT_SYMLINK_NOFOLLOW) == 0 && one.st_dev == other.st_dev &&
+           one.st_ino == other.st_ino;
 }
 
 static bool is_too_late(uint64_t not_after_ms)
@@ -131,133 +177,150 @@ static int file_sync(int fd)
 
 /* Fills and closes fd. An interrupted close() has closed, but may not have written (NFS): that it
  * failed is the safe answer. */
-static enum err_code file_fill(int fd, const struct store_doc *doc, struct file_id *ret_id,
-                               struct err *err)
+static enum err_code file_fill(int fd, const struct store_doc *doc, struct err *err)
 {
-    struct stat st;
     const char *what = "writing";
     int errnum = file_write_all(fd, doc->value);
     if (errnum == 0 && doc->durable) {
         what = "fsync";
         errnum = file_sync(fd);
     }
-    if (errnum == 0 && fstat(fd, &st) != 0) {
-        what = "fstat";
-        errnum = errno;
-    }
     if (close(fd) != 0 && errnum == 0) {
         what = "close";
         errnum = errno;
     }
-    if (errnum != 0)
-        return file_failed(err, errnum, what);
-    *ret_id = (struct file_id){st.st_dev, st.st_ino};
-    return ERR_OK;
+    return errnum != 0 ? file_failed(err, errnum, what) : ERR_OK;
 }
 
 /* A rename is durable once its directory is. Some file systems cannot, and say EINVAL. */
-static enum err_code file_sync_dir(const char *dir, struct err *err)
+static enum err_code file_sync_dir(const struct file_place *place, struct err *err)
 {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = place->fd != AT_FDCWD ? place->fd : file_open_dir(place->dir);
     if (fd < 0)
         return file_failed(err, errno, "opening the directory");
     int errnum = file_sync(fd);
-    (void)close(fd);
+    if (fd != place->fd)
+        (void)close(fd);
     if (errnum != 0 && errnum != EINVAL && errnum != ENOTSUP)
         return file_failed(err, errnum, "fsync of the directory");
     return ERR_OK;
 }
 
-static int file_open_tmp(const char *dir, const char *tmp, struct err *err)
+enum { FILE_NEW = O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC };
+
+static int file_open_tmp(const struct file_place *place, const char *tmp, struct err *err)
 {
-    int flags = O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC;
-    int fd = open(tmp, flags, FILE_MODE);
+    int fd = openat(place->fd, tmp, FILE_NEW, FILE_MODE);
     if (fd < 0 && errno == ENOENT) {
-        if (file_make_dir(dir, err) != ERR_OK)
+        if (file_make_dir(place->dir, err) != ERR_OK)
             return -1;
-        fd = open(tmp, flags, FILE_MODE);
+        fd = openat(place->fd, tmp, FILE_NEW, FILE_MODE);
     }
     if (fd < 0)
         (void)file_failed(err, errno, "a new file cannot be made");
     return fd;
 }
 
-static enum err_code file_put_as(const char *tmp, const char *target, const struct file_id *id,
-                                 struct err *err)
+struct file_writing {
+    const struct file_place *place;
+    const struct store_doc *doc;
+    const char *tmp, *target;
+    bool local;
+    bool moved; /* there is no tmp any more */
+};
+
+static bool file_says(const struct file_place *place, const char *target, const struct blob *value);
+
+static bool file_was_moved(const struct file_writing *w)
 {
-    if (rename(tmp, target) == 0)
+    return faccessat(w->place->fd, w->tmp, F_OK, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT &&
+           file_says(w->place, w->target, w->doc->value);
+}
+
+static enum err_code file_put_as(struct file_writing *w, struct err *err)
+{
+    int fd = w->place->fd;
+    w->moved = renameat(fd, w->tmp, fd, w->target) == 0;
+    if (w->moved)
         return ERR_OK;
     int errnum = errno;
-    if (file_is(target, id))
-        return ERR_OK;
-    return file_failed(err, errnum, "rename");
+    w->moved = file_was_moved(w);
+    return w->moved ? ERR_OK : file_failed(err, errnum, "rename");
 }
 
 /* The weak form; see the top. */
-static enum err_code file_create_in_place(const char *target, const struct store_doc *doc,
-                                          struct err *err)
+static enum err_code file_create_in_place(const struct file_writing *w, struct err *err)
 {
-    struct file_id id;
-    int fd = open(target, O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC, FILE_MODE);
+    int fd = openat(w->place->fd, w->target, FILE_NEW, FILE_MODE);
     if (fd < 0)
         return errno == EEXIST ? ERR_EXISTS : file_failed(err, errno, "creating");
-    enum err_code code = file_fill(fd, doc, &id, err);
+    enum err_code code = file_fill(fd, w->doc, err);
     if (code != ERR_OK)
-        (void)unlink(target);
+        (void)unlinkat(w->place->fd, w->target, 0);
     return code;
 }
 
-static enum err_code file_create_as(const char *tmp, const char *target,
-                                    const struct store_doc *doc, const struct file_id *id,
-                                    struct err *err)
+static enum err_code file_create_by_link(const struct file_writing *w, struct err *err)
 {
-    if (link(tmp, target) == 0)
+    int fd = w->place->fd;
+    if (linkat(fd, w->tmp, fd, w->target, 0) == 0)
         return ERR_OK;
     int errnum = errno;
-    if (file_is(target, id))
+    if (file_is_same(w->place, w->tmp, w->target))
         return ERR_OK;
     if (errnum == EEXIST)
         return ERR_EXISTS;
     if (errnum == EPERM || errnum == ENOTSUP || errnum == ENOSYS || errnum == EMLINK)
-        return file_create_in_place(target, doc, err);
+        return file_create_in_place(w, err);
     return file_failed(err, errnum, "link");
 }
 
-static enum err_code file_write(const char *dir, const struct store_doc *doc, uint64_t not_after_ms,
-                                struct err *err)
+static enum err_code file_create_as(struct file_writing *w, struct err *err)
 {
-    struct file_path tmp_path, target_path;
-    struct file_id id = {.ino = 0};
+    int fd = w->place->fd;
+    w->moved = w->local && renameat2(fd, w->tmp, fd, w->target, RENAME_NOREPLACE) == 0;
+    if (w->moved)
+        return ERR_OK;
+    if (w->local && errno == EEXIST)
+        return ERR_EXISTS;
+    return file_create_by_link(w, err);
+}
+
+static enum err_code file_write(const struct file_place *place, const struct store_doc *doc,
+                                uint64_t not_after_ms, struct err *err)
+{
+    struct file_path tmp, target;
     char name[FILE_NAME_ROOM];
     file_tmp_name(doc->key, name);
-    const char *tmp = path_of(&tmp_path, dir, name);
-    const char *target = path_of(&target_path, dir, doc->key);
-    int fd = file_open_tmp(dir, tmp, err);
+    struct file_writing w = {.place = place,
+                             .doc = doc,
+                             .tmp = path_of(&tmp, place, name),
+                             .target = path_of(&target, place, doc->key)};
+    int fd = file_open_tmp(place, w.tmp, err);
     if (fd < 0)
         return ERR_UNAVAILABLE;
-    enum err_code code = file_fill(fd, doc, &id, err);
+    w.local = doc->verb == STORE_CREATE && file_is_local(fd);
+    enum err_code code = file_fill(fd, doc, err);
     if (code == ERR_OK && is_too_late(not_after_ms))
         code = too_late(err);
-    if (code == ERR_OK && doc->verb == STORE_PUT)
-        code = file_put_as(tmp, target, &id, err);
-    else if (code == ERR_OK)
-        code = file_create_as(tmp, target, doc, &id, err);
-    if (code != ERR_OK || doc->verb == STORE_CREATE)
-        (void)unlink(tmp);
+    if (code == ERR_OK)
+        code = doc->verb == STORE_PUT ? file_put_as(&w, err) : file_create_as(&w, err);
+    if (!w.moved)
+        (void)unlinkat(place->fd, w.tmp, 0);
     if (code == ERR_OK && doc->durable)
-        code = file_sync_dir(dir, err);
+        code = file_sync_dir(place, err);
     return code;
 }
 
-static enum err_code file_remove(const char *dir, const struct store_doc *doc,
+static enum err_code file_remove(const struct file_place *place, const struct store_doc *doc,
                                  uint64_t not_after_ms, struct err *err)
 {
     struct file_path path;
     if (is_too_late(not_after_ms))
         return too_late(err);
-    if (unlink(path_of(&path, dir, doc->key)) != 0)
+    if (unlinkat(place->fd, path_of(&path, place, doc->key), 0) != 0)
         return errno == ENOENT ? ERR_OK : file_failed(err, errno, "unlink");
-    return doc->durable ? file_sync_dir(dir, err) : ERR_OK;
+    return doc->durable ? file_sync_dir(place, err) : ERR_OK;
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
@@ -299,9 +362,10 @@ static int file_read_open(int fd, struct blob **ret, enum err_code *ret_code)
 
 /* O_NONBLOCK: a FIFO somebody put there must not hold a thread. O_NOFOLLOW: nor may a link lead out
  * of the directory. */
-static int file_read_once(const char *path, struct blob **ret, enum err_code *ret_code)
+static int file_read_once(const struct file_place *place, const char *path, struct blob **ret,
+                          enum err_code *ret_code)
 {
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    int fd = openat(place->fd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (fd < 0)
         return errno;
     int errnum = file_read_open(fd, ret, ret_code);
@@ -309,23 +373,35 @@ static int file_read_once(const char *path, struct blob **ret, enum err_code *re
     return errnum;
 }
 
+static bool file_says(const struct file_place *place, const char *target, const struct blob *value)
+{
+    struct blob *found = NULL;
+    enum err_code code = ERR_OK;
+    if (file_read_once(place, target, &found, &code) != 0 || found == NULL)
+        return false;
+    bool same = slice_eq(blob_slice(found), blob_slice(value));
+    blob_unref(found);
+    return same;
+}
+
 static void file_ask_server_again(const char *dir)
 {
-    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    int fd = file_open_dir(dir);
     if (fd >= 0)
         (void)close(fd);
 }
 
-static enum err_code file_read(const char *dir, const char *key, struct blob **ret, struct err *err)
+static enum err_code file_read(const struct file_place *place, const char *key, struct blob **ret,
+                               struct err *err)
 {
     struct file_path p;
-    const char *path = path_of(&p, dir, key);
+    const char *path = path_of(&p, place, key);
     enum err_code code = ERR_OK;
-    int errnum = file_read_once(path, ret, &code);
+    int errnum = file_read_once(place, path, ret, &code);
     if (errnum == ENOENT || errnum == ESTALE) {
         if (errnum == ENOENT)
-            file_ask_server_again(dir);
-        errnum = file_read_once(path, ret, &code);
+            file_ask_server_again(place->dir);
+        errnum = file_read_once(place, path, ret, &code);
     }
     if (errnum == ENOENT)
         return ERR_NOT_FOUND;
@@ -339,12 +415,13 @@ static enum err_code file_read(const char *dir, const char *key, struct blob **r
     return ERR_OK;
 }
 
-void file_do_work(const char *dir, struct store_doc *doc, uint64_t not_after_ms, struct err *err)
+void file_do_work(const struct file_place *place, struct store_doc *doc, uint64_t not_after_ms,
+                  struct err *err)
 {
     switch (doc->verb) {
     case STORE_PUT:
-    case STORE_CREATE: doc->result = file_write(dir, doc, not_after_ms, err); return;
-    case STORE_GET: doc->result = file_read(dir, doc->key, &doc->value, err); return;
-    case STORE_REMOVE: doc->result = file_remove(dir, doc, not_after_ms, err); return;
+    case STORE_CREATE: doc->result = file_write(place, doc, not_after_ms, err); return;
+    case STORE_GET: doc->result = file_read(place, doc->key, &doc->value, err); return;
+    case STORE_REMOVE: doc->result = file_remove(place, doc, not_after_ms, err); return;
     }
 }

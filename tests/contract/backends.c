@@ -54,6 +54,7 @@ static bool file4_start(char url[BACKEND_URL_MAX])
 /* Each link is made and then denied, as when the answer was lost and the request came twice. */
 static bool file_lost_start(char url[BACKEND_URL_MAX])
 {
+    fault_pretend_nfs(true);
     fault_arm(FAULT_LINK, 1, EEXIST, true, true);
     return file_start(url);
 }
@@ -69,6 +70,7 @@ static void file_full(bool on)
 static void file_stop(void)
 {
     (void)fault_disarm();
+    fault_pretend_nfs(false);
     backend_remove_dir(dir_of_row);
 }
 

@@ -66,6 +66,7 @@ static int tear_down(void **state)
 {
     struct room *r = *state;
     (void)fault_disarm();
+    fault_pretend_nfs(false);
     if (r->s != NULL)
         ask_close(&r->f, r->s, LONG_MS);
     loop_fixture_close(&r->f);
@@ -157,7 +158,9 @@ static void whatever_fails_a_document_is_whole(void **state)
 {
     static const int errnums[] = {ENOSPC, EIO, EROFS, EDQUOT, EACCES, ESTALE, EINTR};
     struct room *r = *state;
-    for (size_t i = 0; i < ARRAY_LEN(errnums); i++) {
+    for (size_t k = 0; k < 2 * ARRAY_LEN(errnums); k++) {
+        size_t i = k / 2;
+        fault_pretend_nfs(k % 2 != 0);
         for (unsigned forever = 0; forever < (errnums[i] == EINTR ? 1 : 2); forever++) {
             torture(r, STORE_PUT, NULL, errnums[i], forever != 0);
             torture(r, STORE_PUT, "old document", errnums[i], forever != 0);
@@ -230,11 +233,46 @@ static void a_rename_that_happened_is_no_failure(void **state)
     assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
     assert_int_equal(fault_disarm(), 1);
     assert_true(ask_is(&r->f, r->s, "k", "1"));
+    fault_arm(FAULT_RENAME, 1, ENOENT, false, false);
+    assert_int_equal(ask_put(&r->f, r->s, "k", "2"), ERR_UNAVAILABLE);
+    assert_int_equal(fault_disarm(), 1);
+    assert_true(ask_is(&r->f, r->s, "k", "1"));
+}
+
+static void remove_tmp(void)
+{
+    struct dirent *entry;
+    DIR *d = opendir(dir);
+    assert_non_null(d);
+    while ((entry = readdir(d)) != NULL)
+        if (strstr(entry->d_name, ".tmp") != NULL)
+            assert_int_equal(unlink(path_in(entry->d_name)), 0);
+    (void)closedir(d);
+}
+
+/* It hung for so long that somebody took its file for a killed writer's. */
+static void a_rename_that_had_nothing_to_rename_is_a_failure(void **state)
+{
+    struct room *r = *state;
+    struct ask a = {.done = false};
+    assert_int_equal(ask_put(&r->f, r->s, "k", "old"), ERR_OK);
+    fault_arm(FAULT_RENAME, 1, FAULT_HANG, false, false);
+    ask_add(&a, STORE_PUT, "k", "new");
+    ask_start(&a, r->s);
+    while (fault_hits() == 0)
+        loop_run_for(&r->f, 1);
+    remove_tmp();
+    (void)fault_disarm();
+    ask_wait(&a, &r->f);
+    assert_int_equal(a.op.doc[0].result, ERR_UNAVAILABLE);
+    assert_true(ask_is(&r->f, r->s, "k", "old"));
+    ask_done(&a);
 }
 
 static void a_link_that_happened_is_ours(void **state)
 {
     struct room *r = *state;
+    fault_pretend_nfs(true);
     fault_arm(FAULT_LINK, 1, EEXIST, false, true);
     assert_int_equal(ask_create(&r->f, r->s, "k", "mine"), ERR_OK);
     assert_int_equal(fault_disarm(), 1);
@@ -251,7 +289,7 @@ static void where_links_are_refused_creating_goes_another_way(void **state)
         fault_arm(FAULT_LINK, 1, errnums[i], true, false);
         assert_int_equal(ask_create(&r->f, r->s, "k", "mine"), ERR_OK);
         assert_int_equal(ask_create(&r->f, r->s, "k", "theirs"), ERR_EXISTS);
-        assert_true(fault_disarm() >= 2);
+        assert_true(fault_disarm() >= 4); /* the rename and the link of each */
         assert_true(ask_is(&r->f, r->s, "k", "mine"));
         assert_int_equal(count_entries(dir, ".tmp"), 0);
         assert_int_equal(ask_remove(&r->f, r->s, "k"), ERR_OK);
@@ -639,6 +677,7 @@ int main(void)
         TEST(only_what_is_durable_is_synced),
         TEST(a_full_disk_is_told_and_forgiven),
         TEST(a_rename_that_happened_is_no_failure),
+        TEST(a_rename_that_had_nothing_to_rename_is_a_failure),
         TEST(a_link_that_happened_is_ours),
         TEST(where_links_are_refused_creating_goes_another_way),
         TEST(what_is_wrong_by_itself_touches_no_file),

@@ -164,6 +164,9 @@ CALLS_LIKE(ssize_t, sendmsg, fails_to(fd), (int fd, const struct msghdr *m, int 
 CALLS_LIKE(int, fsync, fails(FSYNC), (int fd), (fd))
 CALLS_LIKE(int, rename, fails(RENAME), (const char *a, const char *b), (a, b))
 CALLS_LIKE(int, renameat, fails(RENAME), (int d, const char *a, int e, const char *b), (d, a, e, b))
+CALLS_LIKE(int, renameat2, fails(LINK),
+           /* a link in one step */ (int d, const char *a, int e, const char *b, unsigned f),
+           (d, a, e, b, f))
 CALLS_LIKE(int, link, fails(LINK), (const char *a, const char *b), (a, b))
 CALLS_LIKE(int, linkat, fails(LINK), (int d, const char *a, int e, const char *b, int f),
            (d, a, e, b, f))

@@ -2,30 +2,38 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <pthread.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <sys/types.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* The linker's --wrap calls these. */
 int __real_open(const char *path, int flags, mode_t mode);
+int __real_openat(int dir, const char *path, int flags, mode_t mode);
 ssize_t __real_read(int fd, void *bytes, size_t len);
 ssize_t __real_write(int fd, const void *bytes, size_t len);
 int __real_fsync(int fd);
-int __real_rename(const char *from, const char *to);
-int __real_link(const char *from, const char *to);
+int __real_renameat(int from_dir, const char *from, int to_dir, const char *to);
+int __real_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
+int __real_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
+int __real_fstatfs(int fd, struct statfs *ret);
 int __real_close(int fd);
 int __wrap_open(const char *path, int flags, ...);
+int __wrap_openat(int dir, const char *path, int flags, ...);
 ssize_t __wrap_read(int fd, void *bytes, size_t len);
 ssize_t __wrap_write(int fd, const void *bytes, size_t len);
 int __wrap_fsync(int fd);
-int __wrap_rename(const char *from, const char *to);
-int __wrap_link(const char *from, const char *to);
+int __wrap_renameat(int from_dir, const char *from, int to_dir, const char *to);
+int __wrap_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
+int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
+int __wrap_fstatfs(int fd, struct statfs *ret);
 int __wrap_close(int fd);
 
-static atomic_bool armed;
+static atomic_bool armed, foreign;
 static atomic_uint left, hits;
 static enum fault_call kind; /* these are set before `armed` is */
 static int number;
@@ -88,6 +96,18 @@ int __wrap_open(const char *path, int flags, ...)
     return fails(FAULT_OPEN) ? -1 : __real_open(path, flags, mode);
 }
 
+int __wrap_openat(int dir, const char *path, int flags, ...)
+{
+    mode_t mode = 0;
+    if ((flags & O_CREAT) != 0) {
+        va_list args;
+        va_start(args, flags);
+        mode = va_arg(args, mode_t);
+        va_end(args);
+    }
+    return fails(FAULT_OPEN) ? -1 : __real_openat(dir, path, flags, mode);
+}
+
 ssize_t __wrap_read(int fd, void *bytes, size_t len)
 {
     return fails(FAULT_READ) ? -1 : __real_read(fd, bytes, len);
@@ -105,26 +125,53 @@ int __wrap_fsync(int fd)
     return fails(FAULT_FSYNC) ? -1 : __real_fsync(fd);
 }
 
-int __wrap_rename(const char *from, const char *to)
+static int fail(int errnum)
 {
-    if (!fails(FAULT_RENAME))
-        return __real_rename(from, to);
-    int errnum = errno;
-    if (happens)
-        (void)__real_rename(from, to);
     errno = errnum;
     return -1;
 }
 
-int __wrap_link(const char *from, const char *to)
+int __wrap_renameat(int from_dir, const char *from, int to_dir, const char *to)
 {
-    if (!fails(FAULT_LINK))
-        return __real_link(from, to);
+    if (!fails(FAULT_RENAME))
+        return __real_renameat(from_dir, from, to_dir, to);
     int errnum = errno;
     if (happens)
-        (void)__real_link(from, to);
-    errno = errnum;
-    return -1;
+        (void)__real_renameat(from_dir, from, to_dir, to);
+    return fail(errnum);
+}
+
+int __wrap_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
+{
+    if (!fails(FAULT_LINK))
+        return __real_renameat2(from_dir, from, to_dir, to, flags);
+    int errnum = errno;
+    if (happens)
+        (void)__real_renameat2(from_dir, from, to_dir, to, flags);
+    return fail(errnum);
+}
+
+int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
+{
+    if (!fails(FAULT_LINK))
+        return __real_linkat(from_dir, from, to_dir, to, flags);
+    int errnum = errno;
+    if (happens)
+        (void)__real_linkat(from_dir, from, to_dir, to, flags);
+    return fail(errnum);
+}
+
+void fault_pretend_nfs(bool nfs)
+{
+    atomic_store(&foreign, nfs);
+}
+
+int __wrap_fstatfs(int fd, struct statfs *ret)
+{
+    int result = __real_fstatfs(fd, ret);
+    if (atomic_load(&foreign))
+        ret->f_type = NFS_SUPER_MAGIC;
+    return result;
 }
 
 int __wrap_close(int fd)

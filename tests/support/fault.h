@@ -11,8 +11,8 @@ enum fault_call {
     FAULT_READ,
     FAULT_WRITE,
     FAULT_FSYNC,
-    FAULT_RENAME,
-    FAULT_LINK,
+    FAULT_RENAME, /* one that replaces */
+    FAULT_LINK,   /* or the rename that does not */
     FAULT_CLOSE,
 };
 
@@ -22,9 +22,11 @@ enum {
 };
 
 /* The nth call from now on (1: the next) of this kind fails with errnum, and with `forever` all
- * after it. close() closes all the same; with `done` rename and link happen all the same, too: a
- * reply that was lost. */
+ * after it. close() closes all the same; with `done` renames and links happen all the same, too:
+ * a reply that was lost. */
 void fault_arm(enum fault_call call, unsigned nth, int errnum, bool forever, bool done);
+/* Every file is on a file system of others, or where it is. */
+void fault_pretend_nfs(bool nfs);
 unsigned fault_hits(void); /* how often something has failed, or hangs, since */
 /* Returns how often something failed. */
 unsigned fault_disarm(void);
