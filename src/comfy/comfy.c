@@ -245,10 +245,14 @@ void comfy_get_queue(struct comfy *c, struct comfy_request *r)
     comfy_request_get(c, r, "/queue");
 }
 
-void comfy_delete_pending(struct comfy *c, struct comfy_request *r, const char *prompt_id)
+void comfy_delete_pending(struct comfy *c, struct comfy_request *r, const char *const prompt_ids[],
+                          unsigned count)
 {
     buf_reset(&r->content);
-    buf_addf(&r->content, "{\"delete\":[\"%s\"]}", prompt_id);
+    buf_adds(&r->content, "{\"delete\":[");
+    for (unsigned i = 0; i < count; i++)
+        buf_addf(&r->content, "%s\"%s\"", i > 0 ? "," : "", prompt_ids[i]);
+    buf_adds(&r->content, "]}");
     request_post(c, r, "/queue");
 }
 

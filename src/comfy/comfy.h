@@ -106,7 +106,8 @@ void comfy_request_get(struct comfy *c, struct comfy_request *r, const char *tar
 void comfy_post_prompt(struct comfy *c, struct comfy_request *r, const struct comfy_submission *s);
 void comfy_get_history(struct comfy *c, struct comfy_request *r, const char *prompt_id);
 void comfy_get_queue(struct comfy *c, struct comfy_request *r);
-void comfy_delete_pending(struct comfy *c, struct comfy_request *r, const char *prompt_id);
+void comfy_delete_pending(struct comfy *c, struct comfy_request *r, const char *const prompt_ids[],
+                          unsigned count);
 /* Unload models, free memory, forget cached outputs; done by the worker between two prompts. */
 void comfy_free_memory(struct comfy *c, struct comfy_request *r);
 void comfy_interrupt(struct comfy *c, struct comfy_request *r, const char *prompt_id);

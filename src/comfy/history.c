@@ -107,22 +107,26 @@ static bool list_has(struct slice list, const char *prompt_id)
     return false;
 }
 
-enum err_code queue_parse(enum queue_place *ret, struct slice body, const char *prompt_id,
-                          struct err *err)
+enum err_code queue_parse(struct queue *ret, struct slice body, struct err *err)
 {
     if (json_check(body, &json_from_comfyui, NULL, err) != ERR_OK) {
         err_prefix(err, "ComfyUI's queue is not JSON");
         return ERR_PROTOCOL;
     }
     struct slice top = json_trim(body);
-    struct slice running =
-        json_kind(top) == JSON_OBJECT ? member(top, "queue_running", JSON_ARRAY) : SLICE_EMPTY;
-    struct slice pending =
-        json_kind(top) == JSON_OBJECT ? member(top, "queue_pending", JSON_ARRAY) : SLICE_EMPTY;
-    if (running.len == 0 || pending.len == 0)
+    *ret = (struct queue){.running = SLICE_EMPTY, .pending = SLICE_EMPTY};
+    if (json_kind(top) == JSON_OBJECT) {
+        ret->running = member(top, "queue_running", JSON_ARRAY);
+        ret->pending = member(top, "queue_pending", JSON_ARRAY);
+    }
+    if (ret->running.len == 0 || ret->pending.len == 0)
         return err_set(err, ERR_PROTOCOL, "ComfyUI's queue lacks its lists");
-    *ret = list_has(running, prompt_id)   ? QUEUE_RUNNING
-           : list_has(pending, prompt_id) ? QUEUE_PENDING
-                                          : QUEUE_ABSENT;
     return ERR_OK;
+}
+
+enum queue_place queue_place_of(const struct queue *q, const char *prompt_id)
+{
+    return list_has(q->running, prompt_id)   ? QUEUE_RUNNING
+           : list_has(q->pending, prompt_id) ? QUEUE_PENDING
+                                             : QUEUE_ABSENT;
 }

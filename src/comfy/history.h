@@ -25,7 +25,11 @@ enum err_code history_parse(struct history *ret, struct slice body, const char *
 
 enum queue_place { QUEUE_ABSENT, QUEUE_PENDING, QUEUE_RUNNING };
 
-enum err_code queue_parse(enum queue_place *ret, struct slice body, const char *prompt_id,
-                          struct err *err) MUST_CHECK;
+struct queue {
+    struct slice running, pending; /* parts of the body */
+};
+
+enum err_code queue_parse(struct queue *ret, struct slice body, struct err *err) MUST_CHECK;
+enum queue_place queue_place_of(const struct queue *q, const char *prompt_id);
 
 #endif

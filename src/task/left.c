@@ -8,22 +8,28 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LEFT_LOOK_MS = 2000 };
+enum {
+    LEFT_LOOK_MS = 2000,
+    LEFT_EXPECT_MS = 10000,
+    LEFT_HURRY_MS = 2000,
+    LEFT_HURRY_LOOK_MS = 200, /* while nothing is to be asked: what was on its way may come */
+};
 
 struct left_prompt {
     char id[TASK_PROMPT_ID_MAX + 1];
     uint64_t since;
-    bool absent; /* at the last look; its request may be on the way, or it is on its way out */
-    bool asked;  /* since left_hurry() */
+    bool expected; /* nobody has seen it yet */
+    bool absent;   /* at the last look; its request may be on the way, or it is on its way out */
+    enum queue_place asked; /* away from there, since left_hurry() */
 };
 
 struct left {
     struct left_options options;
-    struct left_prompt prompts[LEFT_MAX]; /* the oldest first */
-    unsigned count;
-    uint64_t emptied_at; /* 0: never was */
-    bool hurries;
-    uv_timer_t timer; /* runs while there are any */
+    struct left_prompt *prompts; /* the oldest first */
+    unsigned count, capacity;
+    uint64_t emptied_at;  /* 0: never was */
+    uint64_t hurry_until; /* 0: there is none */
+    uv_timer_t timer;     /* runs while there are any, or there is a hurry */
     struct comfy_request req;
     struct closer closer;
     void (*closed)(void *ctx);
@@ -40,10 +46,14 @@ static void left_remove(struct left *l, unsigned at)
 
 static void left_end_if_empty(struct left *l)
 {
-    if (l->count > 0 || !uv_is_active((uv_handle_t *)&l->timer))
+    if (l->count > 0 || l->capacity == 0)
         return;
-    (void)uv_timer_stop(&l->timer);
+    free(l->prompts);
+    l->prompts = NULL;
+    l->capacity = 0;
     l->emptied_at = clock_mono_ms();
+    if (l->hurry_until == 0) /* whose end it tells */
+        (void)uv_timer_stop(&l->timer);
 }
 
 unsigned left_count(const struct left *l)
@@ -70,35 +80,39 @@ void left_thaw(struct left *l, uint64_t gap_ms)
         l->emptied_at = moment_put_off(l->emptied_at, gap_ms);
 }
 
-/* --- asking them away ------------------------------------------------------------------------ */
+/* --- which, and when ------------------------------------------------------------------------- */
 
-static void left_on_answer(struct comfy_request *r, const struct err *err);
-
-static void left_start_look(struct left *l)
+/* Forgets what is gone. */
+static void left_note_places(struct left *l, const struct queue *queue)
 {
-    l->req.done = left_on_answer;
-    closer_hold(&l->closer);
-    comfy_get_queue(l->options.comfy, &l->req);
+    uint64_t now = clock_mono_ms();
+    for (unsigned i = l->count; i-- > 0;) {
+        struct left_prompt *p = &l->prompts[i];
+        bool absent = queue_place_of(queue, p->id) == QUEUE_ABSENT;
+        bool gone = absent && (p->expected ? now - p->since >= LEFT_EXPECT_MS : p->absent);
+        p->absent = absent;
+        p->expected = p->expected && absent;
+        if (gone)
+            left_remove(l, i);
+    }
 }
 
-static void left_on_asked_away(struct comfy_request *r, const struct err *err)
+/* Those of a place that are to be asked away from it. */
+static unsigned left_find(struct left *l, const struct queue *queue, enum queue_place place,
+                          const char *ret_ids[LEFT_MAX])
 {
-    struct left *l = r->ctx;
-    (void)err; /* the next look tells */
-    if (l->hurries)
-        left_start_look(l);
-    closer_release(&l->closer);
-}
-
-static void left_ask_away(struct left *l, struct left_prompt *p, enum queue_place place)
-{
-    p->asked = true;
-    l->req.done = left_on_asked_away;
-    closer_hold(&l->closer);
-    if (place == QUEUE_PENDING)
-        comfy_delete_pending(l->options.comfy, &l->req, p->id);
-    else
-        comfy_interrupt(l->options.comfy, &l->req, p->id);
+    unsigned count = 0;
+    for (unsigned i = 0; i < l->count; i++) {
+        struct left_prompt *p = &l->prompts[i];
+        bool asks = l->hurry_until == 0 || p->asked != place;
+        if (!p->absent && asks && queue_place_of(queue, p->id) == place) {
+            p->asked = place;
+            ret_ids[count++] = p->id;
+            if (place == QUEUE_RUNNING)
+                break; /* it runs one at a time */
+        }
+    }
+    return count;
 }
 
 static void left_condemn(struct left *l)
@@ -111,10 +125,10 @@ static void left_condemn(struct left *l)
  * fault. */
 static void left_end_overdue(struct left *l)
 {
-    uint64_t now = clock_mono_ms();
+    uint64_t now = clock_mono_ms(), patience = l->options.patience_ms;
     for (unsigned i = l->count; i-- > 0;) {
         const struct left_prompt *p = &l->prompts[i];
-        if (now - p->since < l->options.patience_ms)
+        if (now - p->since < (p->expected && patience < LEFT_EXPECT_MS ? LEFT_EXPECT_MS : patience))
             continue;
         if (!p->absent) {
             left_condemn(l);
@@ -125,70 +139,117 @@ static void left_end_overdue(struct left *l)
     left_end_if_empty(l);
 }
 
-/* Forgets what is gone and asks one of the others away: those that wait first, so that none of
- * them begins. */
-static void left_look(struct left *l, struct slice queue)
+static bool left_has_asked_all(const struct left *l)
 {
-    struct left_prompt *next = NULL;
-    enum queue_place next_place = QUEUE_ABSENT;
-    for (unsigned i = l->count; i-- > 0;) {
-        struct left_prompt *p = &l->prompts[i];
-        enum queue_place place;
-        if (queue_parse(&place, queue, p->id, NULL) != ERR_OK)
-            return;
-        bool gone = place == QUEUE_ABSENT && p->absent;
-        p->absent = place == QUEUE_ABSENT;
-        if (gone) {
-            left_remove(l, i);
-            if (next != NULL)
-                next--; /* it has moved up */
-        } else if (!p->absent && !(l->hurries && p->asked) &&
-                   (next == NULL || place == QUEUE_PENDING)) {
-            next = p;
-            next_place = place;
-        }
-    }
-    if (next != NULL)
-        left_ask_away(l, next, next_place);
+    for (unsigned i = 0; i < l->count; i++)
+        if (l->prompts[i].asked == QUEUE_ABSENT)
+            return false;
+    return true;
 }
 
-static void left_on_answer(struct comfy_request *r, const struct err *err)
+/* --- asking ---------------------------------------------------------------------------------- */
+
+static void left_on_timer(uv_timer_t *timer);
+
+static void left_start_timer(struct left *l)
+{
+    uint64_t every = l->hurry_until != 0 ? LEFT_HURRY_LOOK_MS : LEFT_LOOK_MS;
+    ASSERT(uv_timer_start(&l->timer, left_on_timer, every, every) == 0);
+}
+
+static void left_end_hurry(struct left *l)
+{
+    l->hurry_until = 0;
+    if (l->count > 0)
+        left_start_timer(l);
+    else
+        (void)uv_timer_stop(&l->timer);
+    l->options.hurried(l->options.ctx);
+}
+
+static void left_on_queue(struct comfy_request *r, const struct err *err);
+
+static void left_start_look(struct left *l)
+{
+    l->req.done = left_on_queue;
+    closer_hold(&l->closer);
+    comfy_get_queue(l->options.comfy, &l->req);
+}
+
+static void left_on_asked_away(struct comfy_request *r, const struct err *err)
 {
     struct left *l = r->ctx;
+    (void)err; /* the next look tells */
+    if (l->hurry_until != 0)
+        left_start_look(l);
+    closer_release(&l->closer);
+}
+
+static void left_start_asking(struct left *l)
+{
+    l->req.done = left_on_asked_away;
+    closer_hold(&l->closer);
+}
+
+/* Those that wait first, so that none of them begins. */
+static void left_ask_away(struct left *l, const struct queue *queue)
+{
+    const char *ids[LEFT_MAX];
+    unsigned waiting = left_find(l, queue, QUEUE_PENDING, ids);
+    if (waiting > 0) {
+        left_start_asking(l);
+        comfy_delete_pending(l->options.comfy, &l->req, ids, waiting);
+    } else if (left_find(l, queue, QUEUE_RUNNING, ids) > 0) {
+        left_start_asking(l);
+        comfy_interrupt(l->options.comfy, &l->req, ids[0]);
+    } else if (l->hurry_until != 0 && left_has_asked_all(l)) {
+        left_end_hurry(l);
+    }
+}
+
+static void left_on_queue(struct comfy_request *r, const struct err *err)
+{
+    struct left *l = r->ctx;
+    struct queue queue;
     if (err == NULL && r->status == 200) {
         struct buf body = comfy_request_take_body(r); /* the request is used again */
-        left_look(l, buf_slice(&body));
+        if (queue_parse(&queue, buf_slice(&body), NULL) == ERR_OK) {
+            left_note_places(l, &queue);
+            left_ask_away(l, &queue);
+        }
         buf_done(&body);
     }
     left_end_overdue(l);
-    if (l->hurries && !r->busy) {
-        l->hurries = false;
-        l->options.hurried(l->options.ctx);
-    }
     closer_release(&l->closer);
+}
+
+static void left_on_timer(uv_timer_t *timer)
+{
+    struct left *l = timer->data;
+    bool hurries = l->hurry_until != 0;
+    if (hurries && (l->count == 0 || clock_mono_ms() >= l->hurry_until)) {
+        comfy_request_cancel(&l->req);
+        left_end_hurry(l);
+    } else if (!l->req.busy) {
+        left_start_look(l);
+    }
 }
 
 void left_hurry(struct left *l)
 {
-    if (l->count == 0 || l->hurries)
+    if (l->count == 0 || l->hurry_until != 0)
         return;
     for (unsigned i = 0; i < l->count; i++)
-        l->prompts[i].asked = false;
-    l->hurries = true;
+        l->prompts[i].asked = QUEUE_ABSENT;
+    l->hurry_until = clock_mono_ms() + LEFT_HURRY_MS;
+    left_start_timer(l);
     if (!l->req.busy)
         left_start_look(l);
 }
 
 bool left_hurries(const struct left *l)
 {
-    return l->hurries;
-}
-
-static void left_on_timer(uv_timer_t *timer)
-{
-    struct left *l = timer->data;
-    if (!l->req.busy)
-        left_start_look(l);
+    return l->hurry_until != 0;
 }
 
 void left_add(struct left *l, const char *prompt_id, bool absent)
@@ -197,15 +258,17 @@ void left_add(struct left *l, const char *prompt_id, bool absent)
         return;
     if (l->count == LEFT_MAX)
         left_remove(l, 0);
+    if (l->count == l->capacity) {
+        l->capacity = l->capacity > 0 ? 2 * l->capacity : 4;
+        l->prompts = xrealloc(l->prompts, l->capacity * sizeof(l->prompts[0]));
+    }
     struct left_prompt *p = &l->prompts[l->count++];
+    *p = (struct left_prompt){.since = clock_mono_ms(), .expected = absent, .absent = absent};
     (void)snprintf(p->id, sizeof(p->id), "%s", prompt_id);
-    p->since = clock_mono_ms();
-    p->absent = absent;
-    p->asked = false;
     log_warn("task", "prompt %s %s ComfyUI: asked away until it is gone", prompt_id,
              absent ? "may come yet to" : "is still in");
     if (!uv_is_active((uv_handle_t *)&l->timer))
-        ASSERT(uv_timer_start(&l->timer, left_on_timer, LEFT_LOOK_MS, LEFT_LOOK_MS) == 0);
+        left_start_timer(l);
 }
 
 /* --- life ------------------------------------------------------------------------------------ */
@@ -243,6 +306,7 @@ void left_free(struct left *l, void (*closed)(void *ctx), void *ctx)
 {
     l->closed = closed;
     l->closed_ctx = ctx;
+    l->hurry_until = 0;
     left_forget(l);
     comfy_request_cancel(&l->req);
     uv_close((uv_handle_t *)&l->timer, left_on_timer_closed);

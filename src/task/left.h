@@ -13,7 +13,7 @@
 #include "comfy.h"
 #include "supervisor.h"
 
-enum { LEFT_MAX = 64 }; /* the oldest are forgotten */
+enum { LEFT_MAX = 512 }; /* the oldest are forgotten */
 
 struct left;
 
@@ -27,11 +27,13 @@ struct left_options {
 
 struct left *left_new(uv_loop_t *loop, const struct left_options *options);
 
-/* absent: it was in neither queue nor history just now, but its request may arrive yet. */
+/* absent: it was in neither queue nor history, but its request may arrive yet: within
+ * LEFT_EXPECT_MS, else it does not come any more. */
 void left_add(struct left *l, const char *prompt_id, bool absent);
 unsigned left_count(const struct left *l);
 uint64_t left_emptied_at(const struct left *l); /* when the last one went; 0: none has */
-/* Whoever asks will be gone soon, and their ComfyUI stays: each is asked away once, now. */
+/* Whoever asks will be gone soon, and their ComfyUI stays: each is asked away now, where it is.
+ * That takes LEFT_HURRY_MS at most. */
 void left_hurry(struct left *l);
 bool left_hurries(const struct left *l);
 void left_forget(struct left *l);                /* their ComfyUI is gone */

@@ -185,7 +185,7 @@ static void look_failed(struct task *t, const char *what)
     }
     if (task_settle_by_news(t))
         return;
-    task_leave_prompt(t, false);
+    task_leave_prompt(t, t->doubt != NULL);
     task_settle_failure(t, failure_new(FAILURE_COMFYUI_GARBAGE,
                                        "ComfyUI does not tell how the prompt ended: %s", what));
 }
@@ -252,11 +252,14 @@ static void look_at_history(struct task *t, struct slice body)
 
 static void look_at_queue(struct task *t, struct slice body)
 {
-    enum queue_place place;
+    struct queue queue;
     struct err err;
-    if (queue_parse(&place, body, t->prompt_id, &err) != ERR_OK)
+    if (queue_parse(&queue, body, &err) != ERR_OK) {
         look_failed(t, err.msg);
-    else if (place == QUEUE_ABSENT)
+        return;
+    }
+    enum queue_place place = queue_place_of(&queue, t->prompt_id);
+    if (place == QUEUE_ABSENT)
         look_ask(t, LOOK_HISTORY_AGAIN);
     else
         look_still_there(t, place);
@@ -302,7 +305,7 @@ static void cancel_ask(struct task *t, enum cancel_step step)
     struct comfy_request *r = task_ask(t);
     t->cancel = step;
     if (step == CANCEL_DELETE)
-        comfy_delete_pending(c, r, t->prompt_id);
+        comfy_delete_pending(c, r, (const char *[]){t->prompt_id}, 1);
     else if (step == CANCEL_LOOK)
         comfy_get_queue(c, r);
     else if (step == CANCEL_INTERRUPT)
@@ -329,10 +332,13 @@ static void cancel_pause(struct task *t)
 
 static void cancel_at_queue(struct task *t, struct slice body)
 {
-    enum queue_place place;
-    if (queue_parse(&place, body, t->prompt_id, NULL) != ERR_OK) {
+    struct queue queue;
+    if (queue_parse(&queue, body, NULL) != ERR_OK) {
         cancel_pause(t);
-    } else if (place == QUEUE_PENDING) {
+        return;
+    }
+    enum queue_place place = queue_place_of(&queue, t->prompt_id);
+    if (place == QUEUE_PENDING) {
         cancel_pause(t);
     } else if (place == QUEUE_ABSENT) {
         cancel_ask(t, CANCEL_HISTORY);
@@ -373,12 +379,12 @@ void task_leave_prompt(struct task *t, bool absent)
 void task_leave_if_there(struct task *t)
 {
     if (t->state >= STATE_SUBMITTING && t->state <= STATE_CANCELLING)
-        task_leave_prompt(t, false);
+        task_leave_prompt(t, t->doubt != NULL);
 }
 
 static void cancel_overdue(struct task *t)
 {
-    task_leave_prompt(t, false);
+    task_leave_prompt(t, t->doubt != NULL);
     if (!t->id_known) /* nobody can tell whether it goes on */
         supervisor_condemn(task_hub_options(t->hub)->supervisor,
                            "a prompt that was to stop did not stop");

@@ -196,12 +196,12 @@ static void on_history(struct progress *p, struct slice body)
 
 static void on_queue(struct slice body)
 {
-    enum queue_place place, other;
+    struct queue queue, other;
     struct buf text;
-    if (queue_parse(&place, body, "p", NULL) != ERR_OK)
+    if (queue_parse(&queue, body, NULL) != ERR_OK)
         return;
-    ASSERT(respell(body, &text) && queue_parse(&other, buf_slice(&text), "p", NULL) == ERR_OK);
-    ASSERT(place == other);
+    ASSERT(respell(body, &text) && queue_parse(&other, buf_slice(&text), NULL) == ERR_OK);
+    ASSERT(queue_place_of(&queue, "p") == queue_place_of(&other, "p"));
     buf_done(&text);
 }
 

@@ -296,7 +296,7 @@ def test_who_waits_behind_a_native_call_waits_for_its_end(world):
 
 def test_what_was_given_up_holds_up_those_behind_it_without_costing_comfyui(world):
     """Its WebSocket has the time of a start to open, from when ComfyUI has let go of the prompt."""
-    agent = world.agent(env={"PLATFORM": "fc", "STARTUP_TIMEOUT": "8s"})
+    agent = world.agent(env={"PLATFORM": "fc", "STARTUP_TIMEOUT": "16s"})
     pid = agent.comfy.state()["pid"]
     agent.comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
     run = later(agent.run, steps_prompt(1), "t", {"X-Fc-Function-Timeout": "2"})
@@ -306,9 +306,9 @@ def test_what_was_given_up_holds_up_those_behind_it_without_costing_comfyui(worl
     agent.comfy.control({"at": "http", "route": "GET /ws", "do": "answer", "status": 503, "times": 0},
                         {"at": "now", "do": "ws_drop"})
     assert run.result().code == "run_timeout"
-    time.sleep(5)
+    time.sleep(9)  # more than half a start
     agent.comfy.release()
-    time.sleep(4.7)  # two looks, each after two seconds
+    time.sleep(5)  # two looks, each after two seconds
     agent.comfy.reset()
     assert queued.result().status == 200
     assert agent.comfy.state()["pid"] == pid

@@ -156,15 +156,50 @@ def test_a_comfyui_that_stays_does_not_work_on_for_nobody(both, waits):
     assert comfy.state()["nodes_run"] == 1 + len(image_prompt(9)), "the first, and what is not ours"
 
 
-def test_a_comfyui_that_stays_and_does_not_answer_holds_up_no_stop(world):
+@pytest.mark.parametrize("looks", [0, 1])
+def test_a_comfyui_that_stays_and_does_not_answer_holds_up_no_stop(world, looks):
     comfy = world.comfyui()
     agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
     run = later(agent.run, {"1": node("TestHang", ms=600_000)}, "t")
     until("the task to run", lambda: running(agent, "t"))
-    comfy.control({"at": "http", "route": "GET /queue", "do": "hang", "times": 0})
+    comfy.control({"at": "http", "route": "GET /queue", "do": "hang", "times": 0, "skip": looks},
+                  {"at": "http", "route": "POST /interrupt", "do": "hang", "times": 0})
+    told = time.monotonic()
     agent.signal(signal.SIGTERM)
     assert (run.result().status, run.result().code) == (503, "stopping")
     assert agent.wait() == 0
+    assert time.monotonic() - told < 12, "not when all else is given up"
+
+
+def test_what_begins_before_it_can_be_deleted_is_interrupted(world):
+    comfy = world.comfyui()
+    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
+    foreign = json.dumps({"prompt": sleep_prompt(1), "client_id": "somebody"})
+    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
+    comfy.await_hold("node")
+    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
+    run = later(agent.run, steps_prompt(5000, 50), "t")
+    until("it to wait there", lambda: comfy.state()["queue"]["pending"])
+    comfy.control({"at": "http", "route": "POST /queue", "do": "hold", "name": "delete"})
+    agent.signal(signal.SIGTERM)
+    comfy.await_hold("http")
+    comfy.release()
+    until("it to run", lambda: not comfy.state()["queue"]["pending"])
+    comfy.release("delete")
+    assert run.result().code == "stopping"
+    assert agent.wait() == 0
+    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+
+
+def test_what_was_given_up_and_does_not_stop_holds_up_no_stop(world):
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url, env={"PLATFORM": "fc"})
+    assert agent.run({"1": node("TestHang", ms=600_000)}, "t", {"X-Fc-Function-Timeout": "2"}).code == "run_timeout"
+    comfy.control({"at": "http", "route": "GET /queue", "do": "hang", "times": 0})
+    told = time.monotonic()
+    agent.signal(signal.SIGTERM)
+    assert agent.wait() == 0
+    assert time.monotonic() - told < 20, "which is not DRAIN_TIMEOUT"
 
 
 @pytest.mark.parametrize("wish", ["stop", "cancel"])

@@ -255,6 +255,7 @@ def test_a_request_that_arrives_when_its_task_has_ended_is_for_nobody(world):
     agent = world.agent()
     agent.comfy.control({**POST, "do": "answer", "status": 502})
     assert agent.run(blue(), "t").code == "comfyui_error"
+    time.sleep(4.5)  # two looks show nothing
     late_post(agent, "t")
     free_again(agent)
 

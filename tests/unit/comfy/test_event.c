@@ -244,18 +244,17 @@ static void an_unknown_prompt_has_no_end_and_garbage_no_meaning(void **state)
 static void the_queue_tells_where_a_prompt_is(void **state)
 {
     (void)state;
-    enum queue_place place;
+    struct queue queue;
     struct slice body =
         SLICE("{\"queue_running\": [[0.5, \"r\", {}, {}, []]], \"queue_pending\": "
               "[[1, \"p\", {\"3\": {\"inputs\": {\"seed\": 18446744073709551615}}}, {}, []]]}");
-    assert_int_equal(queue_parse(&place, body, "r", NULL), ERR_OK);
-    assert_int_equal(place, QUEUE_RUNNING);
-    assert_int_equal(queue_parse(&place, body, "p", NULL), ERR_OK);
-    assert_int_equal(place, QUEUE_PENDING);
-    assert_int_equal(queue_parse(&place, body, "x", NULL), ERR_OK);
-    assert_int_equal(place, QUEUE_ABSENT);
-    assert_int_equal(queue_parse(&place, SLICE("{}"), "x", NULL), ERR_PROTOCOL);
-    assert_int_equal(queue_parse(&place, SLICE("<html>"), "x", NULL), ERR_PROTOCOL);
+    assert_int_equal(queue_parse(&queue, body, NULL), ERR_OK);
+    assert_int_equal(queue_place_of(&queue, "r"), QUEUE_RUNNING);
+    assert_int_equal(queue_place_of(&queue, "p"), QUEUE_PENDING);
+    assert_int_equal(queue_place_of(&queue, "x"), QUEUE_ABSENT);
+    assert_int_equal(queue_parse(&queue, SLICE("{}"), NULL), ERR_PROTOCOL);
+    assert_int_equal(queue_parse(&queue, SLICE("[]"), NULL), ERR_PROTOCOL);
+    assert_int_equal(queue_parse(&queue, SLICE("<html>"), NULL), ERR_PROTOCOL);
 }
 
 static struct event parse_binary(const char *bytes, size_t len)
