@@ -27,7 +27,7 @@ struct left {
     struct left_options options;
     struct left_prompt *prompts; /* the oldest first */
     unsigned count, capacity;
-    uint64_t emptied_at;  /* 0: never was */
+    uint64_t gone_at;     /* one that has been seen; 0: none */
     uint64_t hurry_until; /* 0: there is none */
     uv_timer_t timer;     /* runs while there are any, or there is a hurry */
     struct comfy_request req;
@@ -40,6 +40,8 @@ struct left {
 
 static void left_remove(struct left *l, unsigned at)
 {
+    if (!l->prompts[at].expected)
+        l->gone_at = clock_mono_ms();
     l->count--;
     memmove(&l->prompts[at], &l->prompts[at + 1], (l->count - at) * sizeof(l->prompts[0]));
 }
@@ -51,7 +53,6 @@ static void left_end_if_empty(struct left *l)
     free(l->prompts);
     l->prompts = NULL;
     l->capacity = 0;
-    l->emptied_at = clock_mono_ms();
     if (l->hurry_until == 0) /* whose end it tells */
         (void)uv_timer_stop(&l->timer);
 }
@@ -61,14 +62,23 @@ unsigned left_count(const struct left *l)
     return l->count;
 }
 
-uint64_t left_emptied_at(const struct left *l)
+bool left_is_there(const struct left *l)
 {
-    return l->emptied_at;
+    for (unsigned i = 0; i < l->count; i++)
+        if (!l->prompts[i].expected)
+            return true;
+    return false;
+}
+
+uint64_t left_gone_at(const struct left *l)
+{
+    return l->gone_at;
 }
 
 void left_forget(struct left *l)
 {
-    l->count = 0;
+    while (l->count > 0)
+        left_remove(l, l->count - 1);
     left_end_if_empty(l);
 }
 
@@ -76,8 +86,8 @@ void left_thaw(struct left *l, uint64_t gap_ms)
 {
     for (unsigned i = 0; i < l->count; i++)
         l->prompts[i].since = moment_put_off(l->prompts[i].since, gap_ms);
-    if (l->emptied_at != 0)
-        l->emptied_at = moment_put_off(l->emptied_at, gap_ms);
+    if (l->gone_at != 0)
+        l->gone_at = moment_put_off(l->gone_at, gap_ms);
 }
 
 /* --- which, and when ------------------------------------------------------------------------- */

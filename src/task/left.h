@@ -30,8 +30,9 @@ struct left *left_new(uv_loop_t *loop, const struct left_options *options);
 /* absent: it was in neither queue nor history, but its request may arrive yet: within
  * LEFT_EXPECT_MS, else it does not come any more. */
 void left_add(struct left *l, const char *prompt_id, bool absent);
+bool left_is_there(const struct left *l);    /* one that has been seen */
+uint64_t left_gone_at(const struct left *l); /* when such a one was last forgotten; 0: never */
 unsigned left_count(const struct left *l);
-uint64_t left_emptied_at(const struct left *l); /* when the last one went; 0: none has */
 /* Whoever asks will be gone soon, and their ComfyUI stays: each is asked away now, where it is.
  * That takes LEFT_HURRY_MS at most. */
 void left_hurry(struct left *l);

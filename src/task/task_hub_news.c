@@ -33,7 +33,7 @@ static void add_exit(struct failure *f, const struct supervisor_exit *exit)
 static bool hub_is_held_up(const struct task_hub *h)
 {
     return supervisor_state(h->options.supervisor) == SUPERVISOR_READY &&
-           (h->count[PLACE_ACTIVE] > 0 || left_count(h->left) > 0);
+           (h->count[PLACE_ACTIVE] > 0 || left_is_there(h->left));
 }
 
 static uint64_t later_of(uint64_t a, uint64_t b)
@@ -44,7 +44,7 @@ static uint64_t later_of(uint64_t a, uint64_t b)
 /* 0: it never was. */
 static uint64_t hub_held_up_until(const struct task_hub *h)
 {
-    return later_of(h->idle_at, left_emptied_at(h->left));
+    return later_of(h->idle_at, left_gone_at(h->left));
 }
 
 static void hub_fail_late_starts(struct task_hub *h)

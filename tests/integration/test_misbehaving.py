@@ -171,7 +171,7 @@ def test_what_was_taken_at_the_second_try_and_then_deleted_is_lost(world):
 @pytest.mark.release
 def test_what_cannot_be_sent_again_to_this_comfyui_is_sent_to_the_next(world):
     """Its request was lost, and no WebSocket opens any more under which it could be sent again."""
-    agent = world.agent(env={"STARTUP_TIMEOUT": "60s"})
+    agent = world.agent(env={"STARTUP_TIMEOUT": "40s"})
     pid = agent.comfy.state()["pid"]
     agent.comfy.control({**POST, "do": "hold"}, {**POST, "do": "close"})
     reply = later(agent.run, image_prompt(), "t")
