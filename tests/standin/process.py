@@ -19,6 +19,11 @@ def free_port() -> int:
         return one.getsockname()[1]
 
 
+def hear_interrupts() -> None:
+    """A shell has what it starts in the background ignore SIGINT, and so would Python."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Process:
     """A running stand-in; `log` is its stderr so far."""
 
@@ -54,6 +59,7 @@ class Process:
                 stderr=err,
                 env=self.environment,
                 start_new_session=True,
+                preexec_fn=hear_interrupts,
             )
 
     def __enter__(self):
