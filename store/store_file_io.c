@@ -120,7 +120,7 @@ void file_place_close(struct file_place *place)
 /* --- writing --------------------------------------------------------------------------------- */
 
 /* What the kernel itself keeps, so that what it promises holds. */
-static bool file_is_local(int fd)
+static bool file_system_is_local(int fd)
 {
     struct statfs fs;
     if (fstatfs(fd, &fs) != 0)
@@ -133,6 +133,24 @@ static bool file_is_local(int fd)
     case OVERLAYFS_SUPER_MAGIC: return true;
     default: return false;
     }
+}
+
+/* A server is not asked each time. */
+static bool file_is_local(int fd)
+{
+    static _Thread_local struct {
+        bool known, local;
+        dev_t dev;
+    } last;
+    struct stat st;
+    if (fstat(fd, &st) != 0)
+        return false;
+    if (!last.known || last.dev != st.st_dev) {
+        last.local = file_system_is_local(fd);
+        last.dev = st.st_dev;
+        last.known = true;
+    }
+    return last.local;
 }
 
 static bool file_is_same(const struct file_place *place, const char *a, const char *b)
@@ -233,7 +251,8 @@ static bool file_says(const struct file_place *place, const char *target, const 
 
 static bool file_was_moved(const struct file_writing *w)
 {
-    return faccessat(w->place->fd, w->tmp, F_OK, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT &&
+    struct stat st;
+    return fstatat(w->place->fd, w->tmp, &st, AT_SYMLINK_NOFOLLOW) != 0 && errno == ENOENT &&
            file_says(w->place, w->target, w->doc->value);
 }
 

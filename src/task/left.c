@@ -17,9 +17,10 @@ enum {
 
 struct left_prompt {
     char id[TASK_PROMPT_ID_MAX + 1];
-    uint64_t since;
-    bool expected; /* nobody has seen it yet */
-    bool absent;   /* at the last look; its request may be on the way, or it is on its way out */
+    uint64_t since; /* added, or seen at last after all */
+    bool expected;  /* nobody has seen it yet */
+    bool missed;    /* a look has not shown it, either */
+    bool absent;    /* at the last look; its request may be on the way, or it is on its way out */
     enum queue_place asked; /* away from there, since left_hurry() */
 };
 
@@ -99,9 +100,12 @@ static void left_note_places(struct left *l, const struct queue *queue)
     for (unsigned i = l->count; i-- > 0;) {
         struct left_prompt *p = &l->prompts[i];
         bool absent = queue_place_of(queue, p->id) == QUEUE_ABSENT;
-        bool gone = absent && (p->expected ? now - p->since >= LEFT_EXPECT_MS : p->absent);
-        p->absent = absent;
+        bool overdue = p->missed && now - p->since >= LEFT_EXPECT_MS;
+        bool gone = absent && (p->expected ? overdue : p->absent);
+        if (p->expected && !absent)
+            p->since = now;
         p->expected = p->expected && absent;
+        p->missed = p->absent = absent;
         if (gone)
             left_remove(l, i);
     }
@@ -189,8 +193,10 @@ static void left_start_look(struct left *l)
 static void left_on_asked_away(struct comfy_request *r, const struct err *err)
 {
     struct left *l = r->ctx;
-    (void)err; /* the next look tells */
-    if (l->hurry_until != 0)
+    bool done = err == NULL && r->status >= 200 && r->status < 300;
+    for (unsigned i = 0; i < l->count && !done; i++)
+        l->prompts[i].asked = QUEUE_ABSENT; /* by the timer's next look */
+    if (l->hurry_until != 0 && done)
         left_start_look(l);
     closer_release(&l->closer);
 }

@@ -378,8 +378,9 @@ void task_leave_prompt(struct task *t, bool absent)
 
 void task_leave_if_there(struct task *t)
 {
+    bool unseen = t->doubt != NULL || t->state == STATE_SUBMITTING;
     if (t->state >= STATE_SUBMITTING && t->state <= STATE_CANCELLING)
-        task_leave_prompt(t, t->doubt != NULL);
+        task_leave_prompt(t, unseen);
 }
 
 static void cancel_overdue(struct task *t)

@@ -272,7 +272,8 @@ static void a_rename_that_had_nothing_to_rename_is_a_failure(void **state)
 static void a_link_that_happened_is_ours(void **state)
 {
     struct room *r = *state;
-    fault_pretend_nfs(true);
+    assert_int_equal(ask_create(&r->f, r->s, "before", "local"), ERR_OK);
+    fault_pretend_nfs(true); /* it is mounted over that */
     fault_arm(FAULT_LINK, 1, EEXIST, false, true);
     assert_int_equal(ask_create(&r->f, r->s, "k", "mine"), ERR_OK);
     assert_int_equal(fault_disarm(), 1);

@@ -191,6 +191,35 @@ def test_what_begins_before_it_can_be_deleted_is_interrupted(world):
     until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
 
 
+def test_an_interrupt_that_fails_is_sent_again(world):
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
+    run = later(agent.run, steps_prompt(5000, 50), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    comfy.control({"at": "http", "route": "POST /interrupt", "do": "answer", "status": 500})
+    agent.signal(signal.SIGTERM)
+    assert run.result().code == "stopping"
+    assert agent.wait() == 0
+    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+
+
+def test_a_request_on_its_way_at_a_stop_is_waited_for(world):
+    """Its prompt comes into the queue when the first looks have shown nothing."""
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
+    comfy.control({"at": "http", "route": "POST /prompt", "do": "hang"})
+    run = later(agent.run, image_prompt(1), "t")
+    until("it to be sent", lambda: comfy.state()["requests"].get("POST /prompt"))
+    agent.signal(signal.SIGTERM)
+    assert run.result().code == "stopping"
+    time.sleep(0.8)
+    prompt_id = world.document("t~task")["prompt_id"]
+    late = json.dumps({"prompt": steps_prompt(5000, 50), "prompt_id": prompt_id})
+    assert ask(comfy.port, "POST", "/prompt", late).status == 200
+    assert agent.wait() == 0
+    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+
+
 def test_what_was_given_up_and_does_not_stop_holds_up_no_stop(world):
     comfy = world.comfyui()
     agent = world.agent(url=comfy.url, env={"PLATFORM": "fc"})

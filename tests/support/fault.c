@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stddef.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -20,6 +21,7 @@ int __real_fsync(int fd);
 int __real_renameat(int from_dir, const char *from, int to_dir, const char *to);
 int __real_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 int __real_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
+int __real_fstat(int fd, struct stat *ret);
 int __real_fstatfs(int fd, struct statfs *ret);
 int __real_close(int fd);
 int __wrap_open(const char *path, int flags, ...);
@@ -30,6 +32,7 @@ int __wrap_fsync(int fd);
 int __wrap_renameat(int from_dir, const char *from, int to_dir, const char *to);
 int __wrap_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags);
 int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags);
+int __wrap_fstat(int fd, struct stat *ret);
 int __wrap_fstatfs(int fd, struct statfs *ret);
 int __wrap_close(int fd);
 
@@ -164,6 +167,13 @@ int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, in
 void fault_pretend_nfs(bool nfs)
 {
     atomic_store(&foreign, nfs);
+}
+
+int __wrap_fstat(int fd, struct stat *ret)
+{
+    int result = __real_fstat(fd, ret);
+    ret->st_dev += atomic_load(&foreign); /* another device */
+    return result;
 }
 
 int __wrap_fstatfs(int fd, struct statfs *ret)
