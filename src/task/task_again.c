@@ -14,12 +14,13 @@ bool task_try_again(struct task *t, const struct failure *why)
     unsigned tried = t->attempt - t->first_attempt + 1;
     if (t->wish != NULL || task_hub_is_draining(t->hub) || t->state == STATE_WAITING)
         return false;
-    if (missing_file ? t->reran : t->state != STATE_INPUTS && tried >= o->max_attempts)
+    if (missing_file ? t->reruns >= TASK_RERUNS_MAX
+                     : t->state != STATE_INPUTS && tried >= o->max_attempts)
         return false;
     const struct log_field fields[] = {{"task", slice_of(t->id)}, {NULL, SLICE_EMPTY}};
     log_fields(LOG_WARN, "task", fields, "attempt %u: %s; trying again", t->attempt,
                failure_name(why->code));
-    t->reran = t->reran || missing_file;
+    t->reruns += missing_file;
     t->free_first = missing_file || why->code == FAILURE_OUT_OF_MEMORY;
     t->requeue = t->state == STATE_INPUTS;
     t->state = STATE_RETREAT;

@@ -18,6 +18,7 @@ enum {
     TASK_RETRY_MS = 100,
     TASK_RETRY_MAX_MS = 5000,
     TASK_SUBMITS_MAX = 2,
+    TASK_RERUNS_MAX = 2, /* of what was cached: the first may begin before the cache is forgotten */
     TASK_INPUTS_TRIES_MAX = 6, /* more than three seconds altogether */
     TASK_CANCEL_MS = 30000,    /* then the task ends without it: left.c */
     TASK_INTERRUPT_AGAIN_MS = 2000,
@@ -164,7 +165,7 @@ struct task {
     bool left_over;         /* nothing is written of it any more: somebody else will find it */
     bool live_due;          /* changed, but too young to be written again */
     bool free_first;        /* ComfyUI is to free its memory and cache before the next attempt */
-    bool reran;             /* … because of a missing file; once is enough */
+    unsigned reruns;        /* … because of a missing file */
     unsigned first_attempt; /* of the call that made it: what MAX_ATTEMPTS counts from */
     unsigned wished_from;   /* others' wishes of this attempt or a later one concern it */
     bool claimed;           /* the claim of this attempt is in the store, and ours */

@@ -628,6 +628,20 @@ def test_a_cached_run_whose_file_was_deleted_is_run_once_more(both):
     assert agent.comfy.state()["requests"]["POST /free"] == 1
 
 
+@pytest.mark.parametrize("heard", [0, 1])
+def test_a_cache_that_is_not_forgotten_at_once_is_asked_for_again(world, heard):
+    """ComfyUI's worker looks at that between two prompts: behind the next one, if that was faster."""
+    agent = world.agent()
+    agent.run(image_prompt(1), "first")
+    for file in world.output.glob("*.png"):
+        file.unlink()
+    agent.comfy.control({"at": "http", "route": "POST /free", "do": "answer", "status": 200, "times": heard})
+    reply = agent.run(image_prompt(1), "second")
+    assert (reply.status, reply.json.get("error", {}).get("code")) == ((200, None) if heard else (502, "output_missing"))
+    assert agent.comfy.state()["requests"]["POST /free"] == 2, "not for ever: times=0 is always"
+    assert len(agent.comfy.prompts) == 4
+
+
 def test_the_prompt_as_it_was_run(world):
     comfy, agents = two_agents(world)
     sent = '{"1": {"class_type": "TestSteps", "inputs": {"seed":-1 ,"n":1,  "ms":1.0}}}'
