@@ -17,10 +17,10 @@ enum {
 
 struct left_prompt {
     char id[TASK_PROMPT_ID_MAX + 1];
-    uint64_t since; /* added, or seen at last after all */
-    bool expected;  /* nobody has seen it yet */
-    bool missed;    /* a look has not shown it, either */
-    bool absent;    /* at the last look; its request may be on the way, or it is on its way out */
+    uint64_t since;         /* added, or seen at last after all */
+    bool expected;          /* nobody has seen it yet */
+    bool missed;            /* by the last look */
+    enum queue_place place; /* at the last look; a request may be on its way, or it goes out */
     enum queue_place asked; /* away from there, since left_hurry() */
 };
 
@@ -99,27 +99,28 @@ static void left_note_places(struct left *l, const struct queue *queue)
     uint64_t now = clock_mono_ms();
     for (unsigned i = l->count; i-- > 0;) {
         struct left_prompt *p = &l->prompts[i];
-        bool absent = queue_place_of(queue, p->id) == QUEUE_ABSENT;
-        bool overdue = p->missed && now - p->since >= LEFT_EXPECT_MS;
-        bool gone = absent && (p->expected ? overdue : p->absent);
+        p->place = queue_place_of(queue, p->id);
+        bool absent = p->place == QUEUE_ABSENT;
+        bool waited = !p->expected || now - p->since >= LEFT_EXPECT_MS;
+        if (absent && p->missed && waited) {
+            left_remove(l, i);
+            continue;
+        }
         if (p->expected && !absent)
             p->since = now;
         p->expected = p->expected && absent;
-        p->missed = p->absent = absent;
-        if (gone)
-            left_remove(l, i);
+        p->missed = absent;
     }
 }
 
 /* Those of a place that are to be asked away from it. */
-static unsigned left_find(struct left *l, const struct queue *queue, enum queue_place place,
-                          const char *ret_ids[LEFT_MAX])
+static unsigned left_find(struct left *l, enum queue_place place, const char *ret_ids[LEFT_MAX])
 {
     unsigned count = 0;
     for (unsigned i = 0; i < l->count; i++) {
         struct left_prompt *p = &l->prompts[i];
         bool asks = l->hurry_until == 0 || p->asked != place;
-        if (!p->absent && asks && queue_place_of(queue, p->id) == place) {
+        if (p->place == place && asks) {
             p->asked = place;
             ret_ids[count++] = p->id;
             if (place == QUEUE_RUNNING)
@@ -144,7 +145,7 @@ static void left_end_overdue(struct left *l)
         const struct left_prompt *p = &l->prompts[i];
         if (now - p->since < (p->expected && patience < LEFT_EXPECT_MS ? LEFT_EXPECT_MS : patience))
             continue;
-        if (!p->absent) {
+        if (!p->expected && !p->missed) {
             left_condemn(l);
             return;
         }
@@ -208,14 +209,14 @@ static void left_start_asking(struct left *l)
 }
 
 /* Those that wait first, so that none of them begins. */
-static void left_ask_away(struct left *l, const struct queue *queue)
+static void left_ask_away(struct left *l)
 {
     const char *ids[LEFT_MAX];
-    unsigned waiting = left_find(l, queue, QUEUE_PENDING, ids);
+    unsigned waiting = left_find(l, QUEUE_PENDING, ids);
     if (waiting > 0) {
         left_start_asking(l);
         comfy_delete_pending(l->options.comfy, &l->req, ids, waiting);
-    } else if (left_find(l, queue, QUEUE_RUNNING, ids) > 0) {
+    } else if (left_find(l, QUEUE_RUNNING, ids) > 0) {
         left_start_asking(l);
         comfy_interrupt(l->options.comfy, &l->req, ids[0]);
     } else if (l->hurry_until != 0 && left_has_asked_all(l)) {
@@ -231,7 +232,7 @@ static void left_on_queue(struct comfy_request *r, const struct err *err)
         struct buf body = comfy_request_take_body(r); /* the request is used again */
         if (queue_parse(&queue, buf_slice(&body), NULL) == ERR_OK) {
             left_note_places(l, &queue);
-            left_ask_away(l, &queue);
+            left_ask_away(l);
         }
         buf_done(&body);
     }
@@ -279,7 +280,7 @@ void left_add(struct left *l, const char *prompt_id, bool absent)
         l->prompts = xrealloc(l->prompts, l->capacity * sizeof(l->prompts[0]));
     }
     struct left_prompt *p = &l->prompts[l->count++];
-    *p = (struct left_prompt){.since = clock_mono_ms(), .expected = absent, .absent = absent};
+    *p = (struct left_prompt){.since = clock_mono_ms(), .expected = absent};
     (void)snprintf(p->id, sizeof(p->id), "%s", prompt_id);
     log_warn("task", "prompt %s %s ComfyUI: asked away until it is gone", prompt_id,
              absent ? "may come yet to" : "is still in");

@@ -307,8 +307,10 @@ def test_what_was_given_up_holds_up_those_behind_it_without_costing_comfyui(worl
                         {"at": "now", "do": "ws_drop"})
     assert run.result().code == "run_timeout"
     time.sleep(9)  # more than half a start
+    looks = agent.comfy.state()["requests"]["GET /queue"]
     agent.comfy.release()
-    time.sleep(5)  # two looks, each after two seconds
+    until("it to be looked for", lambda: agent.comfy.state()["requests"]["GET /queue"] >= looks + 2)
+    time.sleep(1)  # a tick sees that it is gone
     agent.comfy.reset()
     assert queued.result().status == 200
     assert agent.comfy.state()["pid"] == pid

@@ -121,6 +121,7 @@ def test_who_looks_on_at_what_is_left_to_others_is_told_how_it_is(world):
     until("it to run", lambda: agent.record("t").json["status"] == "running")
     etag = agent.record("t").headers["etag"]
     stream = Peer(agent.port, b"GET /api/tasks/t/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert b"200" in stream.stream.readline()
     poll = later(agent.get, "/api/tasks/t?wait=60", **{"if-none-match": etag})
     until("both to look on", lambda: b"comfy_agent_http_connections 3" in agent.get("/metrics").body)
     agent.signal(signal.SIGTERM)
@@ -212,7 +213,7 @@ def test_a_request_on_its_way_at_a_stop_is_waited_for(world):
     until("it to be sent", lambda: comfy.state()["requests"].get("POST /prompt"))
     agent.signal(signal.SIGTERM)
     assert run.result().code == "stopping"
-    time.sleep(0.8)
+    until("looks that show nothing", lambda: comfy.state()["requests"].get("GET /queue", 0) >= 4)
     prompt_id = world.document("t~task")["prompt_id"]
     late = json.dumps({"prompt": steps_prompt(5000, 50), "prompt_id": prompt_id})
     assert ask(comfy.port, "POST", "/prompt", late).status == 200

@@ -255,7 +255,8 @@ def test_a_request_that_arrives_when_its_task_has_ended_is_for_nobody(world):
     agent = world.agent()
     agent.comfy.control({**POST, "do": "answer", "status": 502})
     assert agent.run(blue(), "t").code == "comfyui_error"
-    time.sleep(4.5)  # two looks show nothing
+    asked = agent.comfy.state()["requests"]["GET /queue"]
+    until("looks that show nothing", lambda: agent.comfy.state()["requests"]["GET /queue"] >= asked + 3)
     late_post(agent, "t")
     free_again(agent)
 
@@ -281,8 +282,7 @@ def test_a_prompt_that_nobody_has_seen_costs_no_comfyui(world):
     assert agent.run(blue(), "t").code == "comfyui_error"
     asked = agent.comfy.state()["requests"]["GET /queue"]
     agent.comfy.control({**QUEUE, "do": "answer", "status": 500, "times": 0})
-    until("it to be asked for", lambda: agent.comfy.state()["requests"]["GET /queue"] > asked)
-    time.sleep(1)
+    until("it to be asked for", lambda: agent.comfy.state()["requests"]["GET /queue"] > asked + 2)
     picture(agent.run(blue(2)))
     assert agent.comfy.state()["pid"] == pid
 
