@@ -87,29 +87,17 @@ static bool fails(enum fault_call call)
     return true;
 }
 
-int __wrap_open(const char *path, int flags, ...)
-{
-    mode_t mode = 0;
-    if ((flags & O_CREAT) != 0) {
-        va_list args;
-        va_start(args, flags);
-        mode = va_arg(args, mode_t);
-        va_end(args);
+#define OPENS(call, parameters, ...)                                                               \
+    int __wrap_##call parameters                                                                   \
+    {                                                                                              \
+        va_list args;                                                                              \
+        va_start(args, flags);                                                                     \
+        mode_t mode = (flags & O_CREAT) != 0 ? va_arg(args, mode_t) : 0;                           \
+        va_end(args);                                                                              \
+        return fails(FAULT_OPEN) ? -1 : __real_##call(__VA_ARGS__, mode);                          \
     }
-    return fails(FAULT_OPEN) ? -1 : __real_open(path, flags, mode);
-}
-
-int __wrap_openat(int dir, const char *path, int flags, ...)
-{
-    mode_t mode = 0;
-    if ((flags & O_CREAT) != 0) {
-        va_list args;
-        va_start(args, flags);
-        mode = va_arg(args, mode_t);
-        va_end(args);
-    }
-    return fails(FAULT_OPEN) ? -1 : __real_openat(dir, path, flags, mode);
-}
+OPENS(open, (const char *path, int flags, ...), path, flags)
+OPENS(openat, (int dir, const char *path, int flags, ...), dir, path, flags)
 
 ssize_t __wrap_read(int fd, void *bytes, size_t len)
 {
@@ -128,41 +116,24 @@ int __wrap_fsync(int fd)
     return fails(FAULT_FSYNC) ? -1 : __real_fsync(fd);
 }
 
-static int fail(int errnum)
-{
-    errno = errnum;
-    return -1;
-}
-
-int __wrap_renameat(int from_dir, const char *from, int to_dir, const char *to)
-{
-    if (!fails(FAULT_RENAME))
-        return __real_renameat(from_dir, from, to_dir, to);
-    int errnum = errno;
-    if (happens)
-        (void)__real_renameat(from_dir, from, to_dir, to);
-    return fail(errnum);
-}
-
-int __wrap_renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags)
-{
-    if (!fails(FAULT_LINK))
-        return __real_renameat2(from_dir, from, to_dir, to, flags);
-    int errnum = errno;
-    if (happens)
-        (void)__real_renameat2(from_dir, from, to_dir, to, flags);
-    return fail(errnum);
-}
-
-int __wrap_linkat(int from_dir, const char *from, int to_dir, const char *to, int flags)
-{
-    if (!fails(FAULT_LINK))
-        return __real_linkat(from_dir, from, to_dir, to, flags);
-    int errnum = errno;
-    if (happens)
-        (void)__real_linkat(from_dir, from, to_dir, to, flags);
-    return fail(errnum);
-}
+#define MOVES(call, kind, parameters, ...)                                                         \
+    int __wrap_##call parameters                                                                   \
+    {                                                                                              \
+        if (!fails(kind))                                                                          \
+            return __real_##call(__VA_ARGS__);                                                     \
+        int errnum = errno;                                                                        \
+        if (happens)                                                                               \
+            (void)__real_##call(__VA_ARGS__);                                                      \
+        errno = errnum;                                                                            \
+        return -1;                                                                                 \
+    }
+MOVES(renameat, FAULT_RENAME, (int from_dir, const char *from, int to_dir, const char *to),
+      from_dir, from, to_dir, to)
+MOVES(renameat2, FAULT_LINK,
+      (int from_dir, const char *from, int to_dir, const char *to, unsigned flags), from_dir, from,
+      to_dir, to, flags)
+MOVES(linkat, FAULT_LINK, (int from_dir, const char *from, int to_dir, const char *to, int flags),
+      from_dir, from, to_dir, to, flags)
 
 void fault_pretend_nfs(bool nfs)
 {
