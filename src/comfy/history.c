@@ -87,8 +87,10 @@ enum err_code history_parse(struct history *ret, struct slice body, const char *
     return ERR_OK;
 }
 
+typedef void on_prompt_fn(void *ctx, struct slice id, enum queue_place place);
+
 /* Items are [number, prompt_id, graph, …]. */
-static bool list_has(struct slice list, const char *prompt_id)
+static void list_each(struct slice list, enum queue_place place, on_prompt_fn *on_prompt, void *ctx)
 {
     struct json_iter it;
     struct slice item;
@@ -101,10 +103,9 @@ static bool list_has(struct slice list, const char *prompt_id)
             continue;
         json_iter_init(&parts, item);
         if (json_next(&parts, NULL, &number) && json_next(&parts, NULL, &id) &&
-            json_kind(id) == JSON_STRING && json_string_is(id, prompt_id))
-            return true;
+            json_kind(id) == JSON_STRING)
+            on_prompt(ctx, id, place);
     }
-    return false;
 }
 
 enum err_code queue_parse(struct queue *ret, struct slice body, struct err *err)
@@ -124,9 +125,27 @@ enum err_code queue_parse(struct queue *ret, struct slice body, struct err *err)
     return ERR_OK;
 }
 
+void queue_each(const struct queue *q, on_prompt_fn *on_prompt, void *ctx)
+{
+    list_each(q->pending, QUEUE_PENDING, on_prompt, ctx);
+    list_each(q->running, QUEUE_RUNNING, on_prompt, ctx);
+}
+
+struct sought {
+    const char *prompt_id;
+    enum queue_place place;
+};
+
+static void seek(void *ctx, struct slice id, enum queue_place place)
+{
+    struct sought *s = ctx;
+    if (json_string_is(id, s->prompt_id))
+        s->place = place;
+}
+
 enum queue_place queue_place_of(const struct queue *q, const char *prompt_id)
 {
-    return list_has(q->running, prompt_id)   ? QUEUE_RUNNING
-           : list_has(q->pending, prompt_id) ? QUEUE_PENDING
-                                             : QUEUE_ABSENT;
+    struct sought s = {.prompt_id = prompt_id, .place = QUEUE_ABSENT};
+    queue_each(q, seek, &s);
+    return s.place;
 }

@@ -30,6 +30,9 @@ struct queue {
 };
 
 enum err_code queue_parse(struct queue *ret, struct slice body, struct err *err) MUST_CHECK;
+/* Those that wait first. id: a JSON string of the body. */
+void queue_each(const struct queue *q,
+                void (*on_prompt)(void *ctx, struct slice id, enum queue_place place), void *ctx);
 enum queue_place queue_place_of(const struct queue *q, const char *prompt_id);
 
 #endif

@@ -13,6 +13,7 @@ enum {
     LEFT_EXPECT_MS = 10000,
     LEFT_HURRY_MS = 2000,
     LEFT_HURRY_LOOK_MS = 200, /* while nothing is to be asked: what was on its way may come */
+    LEFT_INTERRUPTS = 2,      /* in a hurry: what begins just then does not hear the first */
 };
 
 struct left_prompt {
@@ -20,17 +21,21 @@ struct left_prompt {
     uint64_t since;         /* added, or seen at last after all */
     bool expected;          /* nobody has seen it yet */
     bool missed;            /* by the last look */
+    bool hopeless;          /* it does not stop, and its ComfyUI cannot be killed */
     enum queue_place place; /* at the last look; a request may be on its way, or it goes out */
-    enum queue_place asked; /* away from there, since left_hurry() */
+    enum queue_place asked; /* away from there, since left_hurry() … */
+    unsigned interrupts;    /* … so often */
 };
 
 struct left {
     struct left_options options;
     struct left_prompt *prompts; /* the oldest first */
     unsigned count, capacity;
-    uint64_t gone_at;     /* one that has been seen; 0: none */
-    uint64_t hurry_until; /* 0: there is none */
-    uv_timer_t timer;     /* runs while there are any, or there is a hurry */
+    uint64_t gone_at;        /* one that has been seen; 0: none */
+    uint64_t hurry_until;    /* 0: there is none */
+    bool looks_on;           /* at once, when what waits has been deleted; but once a tick */
+    enum queue_place asking; /* away from there, by req */
+    uv_timer_t timer;        /* runs while there are any, or there is a hurry */
     struct comfy_request req;
     struct closer closer;
     void (*closed)(void *ctx);
@@ -41,7 +46,7 @@ struct left {
 
 static void left_remove(struct left *l, unsigned at)
 {
-    if (!l->prompts[at].expected)
+    if (!l->prompts[at].expected && !l->prompts[at].hopeless)
         l->gone_at = clock_mono_ms();
     l->count--;
     memmove(&l->prompts[at], &l->prompts[at + 1], (l->count - at) * sizeof(l->prompts[0]));
@@ -66,7 +71,7 @@ unsigned left_count(const struct left *l)
 bool left_is_there(const struct left *l)
 {
     for (unsigned i = 0; i < l->count; i++)
-        if (!l->prompts[i].expected)
+        if (!l->prompts[i].expected && !l->prompts[i].hopeless)
             return true;
     return false;
 }
@@ -89,17 +94,29 @@ void left_thaw(struct left *l, uint64_t gap_ms)
         l->prompts[i].since = moment_put_off(l->prompts[i].since, gap_ms);
     if (l->gone_at != 0)
         l->gone_at = moment_put_off(l->gone_at, gap_ms);
+    if (l->hurry_until != 0)
+        l->hurry_until += gap_ms;
 }
 
 /* --- which, and when ------------------------------------------------------------------------- */
+
+static void left_note_place(void *ctx, struct slice id, enum queue_place place)
+{
+    struct left *l = ctx;
+    for (unsigned i = 0; i < l->count; i++)
+        if (json_string_is(id, l->prompts[i].id))
+            l->prompts[i].place = place;
+}
 
 /* Forgets what is gone. */
 static void left_note_places(struct left *l, const struct queue *queue)
 {
     uint64_t now = clock_mono_ms();
+    for (unsigned i = 0; i < l->count; i++)
+        l->prompts[i].place = QUEUE_ABSENT;
+    queue_each(queue, left_note_place, l);
     for (unsigned i = l->count; i-- > 0;) {
         struct left_prompt *p = &l->prompts[i];
-        p->place = queue_place_of(queue, p->id);
         bool absent = p->place == QUEUE_ABSENT;
         bool waited = !p->expected || now - p->since >= LEFT_EXPECT_MS;
         if (absent && p->missed && waited) {
@@ -113,15 +130,22 @@ static void left_note_places(struct left *l, const struct queue *queue)
     }
 }
 
+static bool left_asks(const struct left *l, const struct left_prompt *p)
+{
+    if (l->hurry_until == 0)
+        return true;
+    return p->place == QUEUE_RUNNING ? p->interrupts < LEFT_INTERRUPTS : p->asked != p->place;
+}
+
 /* Those of a place that are to be asked away from it. */
 static unsigned left_find(struct left *l, enum queue_place place, const char *ret_ids[LEFT_MAX])
 {
     unsigned count = 0;
     for (unsigned i = 0; i < l->count; i++) {
         struct left_prompt *p = &l->prompts[i];
-        bool asks = l->hurry_until == 0 || p->asked != place;
-        if (p->place == place && asks) {
+        if (p->place == place && left_asks(l, p)) {
             p->asked = place;
+            p->interrupts += place == QUEUE_RUNNING;
             ret_ids[count++] = p->id;
             if (place == QUEUE_RUNNING)
                 break; /* it runs one at a time */
@@ -136,20 +160,37 @@ static void left_condemn(struct left *l)
     supervisor_condemn(l->options.supervisor, "a prompt that was to stop did not stop");
 }
 
+static void left_despair(struct left *l, struct left_prompt *p)
+{
+    log_warn("task", "prompt %s does not stop, and its ComfyUI is not ours to kill", p->id);
+    p->hopeless = true;
+    l->gone_at = clock_mono_ms();
+}
+
+static bool left_is_overdue(const struct left *l, const struct left_prompt *p)
+{
+    uint64_t patience = l->options.patience_ms;
+    if (p->expected && patience < LEFT_EXPECT_MS)
+        patience = LEFT_EXPECT_MS;
+    return !p->hopeless && clock_mono_ms() - p->since >= patience;
+}
+
 /* What a look has not shown is forgotten by the next one. If ComfyUI answers none, that is not its
  * fault. */
 static void left_end_overdue(struct left *l)
 {
-    uint64_t now = clock_mono_ms(), patience = l->options.patience_ms;
     for (unsigned i = l->count; i-- > 0;) {
-        const struct left_prompt *p = &l->prompts[i];
-        if (now - p->since < (p->expected && patience < LEFT_EXPECT_MS ? LEFT_EXPECT_MS : patience))
+        struct left_prompt *p = &l->prompts[i];
+        if (!left_is_overdue(l, p))
             continue;
-        if (!p->expected && !p->missed) {
+        if (p->expected || p->missed) {
+            left_remove(l, i);
+        } else if (supervisor_is_attached(l->options.supervisor)) {
+            left_despair(l, p);
+        } else {
             left_condemn(l);
             return;
         }
-        left_remove(l, i);
     }
     left_end_if_empty(l);
 }
@@ -195,15 +236,20 @@ static void left_on_asked_away(struct comfy_request *r, const struct err *err)
 {
     struct left *l = r->ctx;
     bool done = err == NULL && r->status >= 200 && r->status < 300;
-    for (unsigned i = 0; i < l->count && !done; i++)
+    for (unsigned i = 0; i < l->count && !done; i++) {
         l->prompts[i].asked = QUEUE_ABSENT; /* by the timer's next look */
-    if (l->hurry_until != 0 && done)
+        l->prompts[i].interrupts = 0;
+    }
+    if (done && l->asking == QUEUE_PENDING && l->looks_on) {
+        l->looks_on = false;
         left_start_look(l);
+    }
     closer_release(&l->closer);
 }
 
-static void left_start_asking(struct left *l)
+static void left_start_asking(struct left *l, enum queue_place place)
 {
+    l->asking = place;
     l->req.done = left_on_asked_away;
     closer_hold(&l->closer);
 }
@@ -214,10 +260,10 @@ static void left_ask_away(struct left *l)
     const char *ids[LEFT_MAX];
     unsigned waiting = left_find(l, QUEUE_PENDING, ids);
     if (waiting > 0) {
-        left_start_asking(l);
+        left_start_asking(l, QUEUE_PENDING);
         comfy_delete_pending(l->options.comfy, &l->req, ids, waiting);
     } else if (left_find(l, QUEUE_RUNNING, ids) > 0) {
-        left_start_asking(l);
+        left_start_asking(l, QUEUE_RUNNING);
         comfy_interrupt(l->options.comfy, &l->req, ids[0]);
     } else if (l->hurry_until != 0 && left_has_asked_all(l)) {
         left_end_hurry(l);
@@ -248,6 +294,7 @@ static void left_on_timer(uv_timer_t *timer)
         comfy_request_cancel(&l->req);
         left_end_hurry(l);
     } else if (!l->req.busy) {
+        l->looks_on = true;
         left_start_look(l);
     }
 }
@@ -256,8 +303,11 @@ void left_hurry(struct left *l)
 {
     if (l->count == 0 || l->hurry_until != 0)
         return;
-    for (unsigned i = 0; i < l->count; i++)
+    for (unsigned i = 0; i < l->count; i++) {
         l->prompts[i].asked = QUEUE_ABSENT;
+        l->prompts[i].interrupts = 0;
+    }
+    l->looks_on = true;
     l->hurry_until = clock_mono_ms() + LEFT_HURRY_MS;
     left_start_timer(l);
     if (!l->req.busy)
@@ -269,9 +319,17 @@ bool left_hurries(const struct left *l)
     return l->hurry_until != 0;
 }
 
+static bool left_has(const struct left *l, const char *prompt_id)
+{
+    for (unsigned i = 0; i < l->count; i++)
+        if (strcmp(l->prompts[i].id, prompt_id) == 0)
+            return true;
+    return false;
+}
+
 void left_add(struct left *l, const char *prompt_id, bool absent)
 {
-    if (l->closed != NULL)
+    if (l->closed != NULL || left_has(l, prompt_id))
         return;
     if (l->count == LEFT_MAX)
         left_remove(l, 0);
@@ -283,7 +341,7 @@ void left_add(struct left *l, const char *prompt_id, bool absent)
     *p = (struct left_prompt){.since = clock_mono_ms(), .expected = absent};
     (void)snprintf(p->id, sizeof(p->id), "%s", prompt_id);
     log_warn("task", "prompt %s %s ComfyUI: asked away until it is gone", prompt_id,
-             absent ? "may come yet to" : "is still in");
+             absent ? "may come yet to" : "may still be in");
     if (!uv_is_active((uv_handle_t *)&l->timer))
         left_start_timer(l);
 }

@@ -5,7 +5,8 @@
  * A native call, as the loading of a model, reads no interrupt. It gets time to end by itself:
  * killing ComfyUI costs every model that is loaded, and who asks again would begin from nothing. A
  * ComfyUI that has not let go of a prompt by then is condemned; but not for one that the last look
- * has not shown.
+ * has not shown. An attached one is not ours to kill: there they are asked away further, and count
+ * as a reason for its silence no more.
  */
 #ifndef LEFT_H
 #define LEFT_H
@@ -30,8 +31,9 @@ struct left *left_new(uv_loop_t *loop, const struct left_options *options);
 /* absent: it was in neither queue nor history, but its request may arrive yet: within
  * LEFT_EXPECT_MS, else it does not come any more. */
 void left_add(struct left *l, const char *prompt_id, bool absent);
-bool left_is_there(const struct left *l);    /* one that has been seen */
-uint64_t left_gone_at(const struct left *l); /* when such a one was last forgotten; 0: never */
+/* One that has been seen, and whose time to end by itself is not over. */
+bool left_is_there(const struct left *l);
+uint64_t left_gone_at(const struct left *l); /* when such a one was there last; 0: never */
 unsigned left_count(const struct left *l);
 /* Whoever asks will be gone soon, and their ComfyUI stays: each is asked away now, where it is.
  * That takes LEFT_HURRY_MS at most. */

@@ -505,11 +505,20 @@ bool task_is_stalled(const struct task *t)
     return clock_mono_ms() - t->news_at >= task_hub_options(t->hub)->stall_timeout_ms;
 }
 
+/* Those behind it in an attached one wait on, as behind anybody's prompt. */
+void task_condemn(struct task *t, const char *why)
+{
+    struct supervisor *s = task_hub_options(t->hub)->supervisor;
+    if (supervisor_is_attached(s))
+        task_leave_if_there(t);
+    else
+        supervisor_condemn(s, why);
+}
+
 void task_finish_stalled(struct task *t)
 {
     uint64_t silent = clock_mono_ms() - t->news_at;
-    supervisor_condemn(task_hub_options(t->hub)->supervisor,
-                       "a prompt made no progress within STALL_TIMEOUT");
+    task_condemn(t, "a prompt made no progress within STALL_TIMEOUT");
     if (t->wish != NULL) {
         task_finish_unwanted(t);
         return;
@@ -540,7 +549,10 @@ static void task_run_step(struct task *t)
     }
     uint64_t least = task_is_deaf(t) || t->missed ? TASK_DEAF_LOOK_MS : TASK_LOOK_MS;
     uint64_t most = task_is_deaf(t) ? TASK_DEAF_LOOK_MAX_MS : TASK_LOOK_MAX_MS;
+    uint64_t stall = task_hub_options(t->hub)->stall_timeout_ms;
     t->look_ms = t->look_ms < least ? least : t->look_ms > most ? most : t->look_ms;
+    if (t->look_ms > stall / 2) /* that it waits behind what is stalled has to be seen before */
+        t->look_ms = stall / 2;
     task_set_timer(t, t->look_ms);
 }
 

@@ -11,7 +11,7 @@ bool task_try_again(struct task *t, const struct failure *why)
 {
     const struct task_hub_options *o = task_hub_options(t->hub);
     bool missing_file = why->code == FAILURE_OUTPUT_MISSING;
-    unsigned tried = t->attempt - t->first_attempt + 1;
+    unsigned tried = t->attempt - t->first_attempt + 1 - t->reruns;
     if (t->wish != NULL || task_hub_is_draining(t->hub) || t->state == STATE_WAITING)
         return false;
     if (missing_file ? t->reruns >= TASK_RERUNS_MAX
@@ -21,7 +21,7 @@ bool task_try_again(struct task *t, const struct failure *why)
     log_fields(LOG_WARN, "task", fields, "attempt %u: %s; trying again", t->attempt,
                failure_name(why->code));
     t->reruns += missing_file;
-    t->free_first = missing_file || why->code == FAILURE_OUT_OF_MEMORY;
+    t->free_first = missing_file ? !t->freed : why->code == FAILURE_OUT_OF_MEMORY;
     t->requeue = t->state == STATE_INPUTS;
     t->state = STATE_RETREAT;
     (void)uv_timer_stop(&t->timer);
@@ -92,7 +92,7 @@ static void again_wait(struct task *t)
 static void again_on_freed(struct comfy_request *r, const struct err *err)
 {
     struct task *t = r->ctx;
-    (void)err; /* whether it worked, the next attempt will tell */
+    t->freed = err == NULL && r->status >= 200 && r->status < 300;
     t->free_first = false;
     task_step(t);
     closer_release(&t->closer);

@@ -155,19 +155,30 @@ static struct failure *gave_up_failure(const struct task_hub *h)
     return f;
 }
 
+/* One that we cannot kill may live, though nobody can reach it or it was of no use. */
+static void hub_leave_prompts(struct task_hub *h)
+{
+    LIST_FOREACH (node, &h->list[PLACE_ACTIVE])
+        task_leave_if_there(CONTAINER_OF(node, struct task, link));
+}
+
 void task_hub_on_state(struct task_hub *h, enum supervisor_state now)
 {
+    bool lives = supervisor_is_attached(h->options.supervisor);
     if (now == SUPERVISOR_READY) {
         h->ready_at = clock_mono_ms();
         return;
     }
+    if (now == SUPERVISOR_BACKOFF && lives)
+        hub_leave_prompts(h);
     if (now != SUPERVISOR_STARTING) /* what it had in its hands died with it */
         task_hub_tell_fate(h, &h->list[PLACE_ACTIVE], died_failure);
     if (now == SUPERVISOR_GAVE_UP) {
         task_hub_tell_fate(h, &h->list[PLACE_WAITING], gave_up_failure);
         task_hub_tell_fate(h, &h->list[PLACE_ACTIVE], gave_up_failure);
     }
-    left_forget(h->left);
+    if (!lives)
+        left_forget(h->left);
 }
 
 void task_hub_on_link(struct task_hub *h, bool open)

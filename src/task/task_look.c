@@ -185,7 +185,7 @@ static void look_failed(struct task *t, const char *what)
     }
     if (task_settle_by_news(t))
         return;
-    task_leave_prompt(t, t->doubt != NULL);
+    task_leave_if_there(t);
     task_settle_failure(t, failure_new(FAILURE_COMFYUI_GARBAGE,
                                        "ComfyUI does not tell how the prompt ended: %s", what));
 }
@@ -372,23 +372,22 @@ static void cancel_at_history(struct task *t, struct slice body)
 
 void task_leave_prompt(struct task *t, bool absent)
 {
-    if (t->id_known)
+    if (t->id_known || t->guessed)
         task_hub_left(t->hub, t->prompt_id, absent);
 }
 
 void task_leave_if_there(struct task *t)
 {
-    bool unseen = t->doubt != NULL || t->state == STATE_SUBMITTING;
-    if (t->state >= STATE_SUBMITTING && t->state <= STATE_CANCELLING)
-        task_leave_prompt(t, unseen);
+    bool unanswered = t->doubt != NULL || t->state == STATE_SUBMITTING;
+    if (t->state >= STATE_SUBMITTING && t->state <= STATE_CANCELLING && !t->over)
+        task_leave_prompt(t, unanswered && t->status == TASK_PREPARING);
 }
 
 static void cancel_overdue(struct task *t)
 {
-    task_leave_prompt(t, t->doubt != NULL);
+    task_leave_if_there(t);
     if (!t->id_known) /* nobody can tell whether it goes on */
-        supervisor_condemn(task_hub_options(t->hub)->supervisor,
-                           "a prompt that was to stop did not stop");
+        task_condemn(t, "a prompt that was to stop did not stop");
     task_settle_failure(t, NULL);
 }
 

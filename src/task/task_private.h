@@ -165,7 +165,8 @@ struct task {
     bool left_over;         /* nothing is written of it any more: somebody else will find it */
     bool live_due;          /* changed, but too young to be written again */
     bool free_first;        /* ComfyUI is to free its memory and cache before the next attempt */
-    unsigned reruns;        /* … because of a missing file */
+    bool freed;             /* it will, behind the prompt that it takes first at the latest */
+    unsigned reruns;        /* attempts because of a missing file */
     unsigned first_attempt; /* of the call that made it: what MAX_ATTEMPTS counts from */
     unsigned wished_from;   /* others' wishes of this attempt or a later one concern it */
     bool claimed;           /* the claim of this attempt is in the store, and ours */
@@ -215,7 +216,8 @@ void task_show_prompt(struct task *t);
 void task_set_status(struct task *t, enum task_status status);
 /* No sign of life of its prompt within STALL_TIMEOUT, where one could have come. */
 bool task_is_stalled(const struct task *t);
-void task_finish_stalled(struct task *t); /* and condemns ComfyUI */
+void task_condemn(struct task *t, const char *why); /* its ComfyUI, if it is ours to kill */
+void task_finish_stalled(struct task *t);           /* and condemns */
 /* A moment that has been, after a gap: it was inside the gap if it came late in it, and never lies
  * in the future, from where every age would be immense. */
 static inline uint64_t moment_put_off(uint64_t at, uint64_t gap_ms)

@@ -15,7 +15,7 @@ import time
 import pytest
 
 from live import run_ws
-from world import Peer, ask, free_port, image_prompt, later, node, post, running, sleep_prompt, steps_prompt, until
+from world import Peer, ask, image_prompt, later, node, post, sleep_prompt, steps_prompt, until
 
 IDLE = {"running": [], "pending": []}
 
@@ -139,97 +139,6 @@ def test_what_was_to_be_cancelled_is_not_left_to_anybody(world):
     agent.signal(signal.SIGTERM)
     assert agent.wait() == 0
     assert world.document("t~task")["status"] == "cancelled"
-
-
-@pytest.mark.parametrize("waits", [True, False], ids=["stopped", "left to others"])
-def test_a_comfyui_that_stays_does_not_work_on_for_nobody(both, waits):
-    comfy = both.comfyui()
-    agent = both.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s", "MAX_CONCURRENCY": "5"})
-    headers = {} if waits else {"prefer": "respond-async"}
-    runs = [later(agent.run, steps_prompt(5000, 50), f"t{n}", headers) for n in range(5)]
-    until("all of them to be there", lambda: len(comfy.state()["queue"]["pending"]) == 4)
-    foreign = json.dumps({"prompt": image_prompt(9), "client_id": "somebody"})
-    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
-    agent.signal(signal.SIGTERM)
-    assert {run.result().status for run in runs} == {503 if waits else 202}
-    assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
-    assert comfy.state()["nodes_run"] == 1 + len(image_prompt(9)), "the first, and what is not ours"
-
-
-@pytest.mark.parametrize("looks", [0, 1])
-def test_a_comfyui_that_stays_and_does_not_answer_holds_up_no_stop(world, looks):
-    comfy = world.comfyui()
-    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
-    run = later(agent.run, {"1": node("TestHang", ms=600_000)}, "t")
-    until("the task to run", lambda: running(agent, "t"))
-    comfy.control({"at": "http", "route": "GET /queue", "do": "hang", "times": 0, "skip": looks},
-                  {"at": "http", "route": "POST /interrupt", "do": "hang", "times": 0})
-    told = time.monotonic()
-    agent.signal(signal.SIGTERM)
-    assert (run.result().status, run.result().code) == (503, "stopping")
-    assert agent.wait() == 0
-    assert time.monotonic() - told < 12, "not when all else is given up"
-
-
-def test_what_begins_before_it_can_be_deleted_is_interrupted(world):
-    comfy = world.comfyui()
-    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
-    foreign = json.dumps({"prompt": sleep_prompt(1), "client_id": "somebody"})
-    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
-    comfy.await_hold("node")
-    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
-    run = later(agent.run, steps_prompt(5000, 50), "t")
-    until("it to wait there", lambda: comfy.state()["queue"]["pending"])
-    comfy.control({"at": "http", "route": "POST /queue", "do": "hold", "name": "delete"})
-    agent.signal(signal.SIGTERM)
-    comfy.await_hold("http")
-    comfy.release()
-    until("it to run", lambda: not comfy.state()["queue"]["pending"])
-    comfy.release("delete")
-    assert run.result().code == "stopping"
-    assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
-
-
-def test_an_interrupt_that_fails_is_sent_again(world):
-    comfy = world.comfyui()
-    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
-    run = later(agent.run, steps_prompt(5000, 50), "t")
-    until("the task to run", lambda: running(agent, "t"))
-    comfy.control({"at": "http", "route": "POST /interrupt", "do": "answer", "status": 500})
-    agent.signal(signal.SIGTERM)
-    assert run.result().code == "stopping"
-    assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
-
-
-def test_a_request_on_its_way_at_a_stop_is_waited_for(world):
-    """Its prompt comes into the queue when the first looks have shown nothing."""
-    comfy = world.comfyui()
-    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
-    comfy.control({"at": "http", "route": "POST /prompt", "do": "hang"})
-    run = later(agent.run, image_prompt(1), "t")
-    until("it to be sent", lambda: comfy.state()["requests"].get("POST /prompt"))
-    agent.signal(signal.SIGTERM)
-    assert run.result().code == "stopping"
-    until("looks that show nothing", lambda: comfy.state()["requests"].get("GET /queue", 0) >= 4)
-    prompt_id = world.document("t~task")["prompt_id"]
-    late = json.dumps({"prompt": steps_prompt(5000, 50), "prompt_id": prompt_id})
-    assert ask(comfy.port, "POST", "/prompt", late).status == 200
-    assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
-
-
-def test_what_was_given_up_and_does_not_stop_holds_up_no_stop(world):
-    comfy = world.comfyui()
-    agent = world.agent(url=comfy.url, env={"PLATFORM": "fc"})
-    assert agent.run({"1": node("TestHang", ms=600_000)}, "t", {"X-Fc-Function-Timeout": "2"}).code == "run_timeout"
-    comfy.control({"at": "http", "route": "GET /queue", "do": "hang", "times": 0})
-    told = time.monotonic()
-    agent.signal(signal.SIGTERM)
-    assert agent.wait() == 0
-    assert time.monotonic() - told < 20, "which is not DRAIN_TIMEOUT"
 
 
 @pytest.mark.parametrize("wish", ["stop", "cancel"])
@@ -431,34 +340,6 @@ def test_that_it_is_ready_is_seen_at_once(world):
         late.append(time.monotonic() - up)
         agent.stop()
     assert min(late) < 0.2, late
-
-
-def test_a_comfyui_that_is_not_ours_comes_and_goes(world):
-    comfy = world.comfyui()
-    agent = world.agent(url=comfy.url)
-    assert agent.run(image_prompt(1)).status == 200
-    comfy.process.signal(signal.SIGKILL)
-    comfy.process.wait()
-    until("its absence to be seen", lambda: agent.get("/readyz").status == 503)
-    assert int(agent.get("/readyz").headers["retry-after"]) > 0
-    waiting = later(agent.run, image_prompt(2), "t")
-    until("the task to wait", lambda: agent.get("/readyz").json["tasks"]["waiting"] == 1)
-    again = world.comfyui(port=comfy.port)
-    assert waiting.result().status == 200
-    ready = agent.get("/readyz")
-    assert ready.status == 200 and ready.headers["retry-after"] is None
-    agent.stop()
-    assert again.process.lives, "it is not ours to end"
-
-
-def test_an_address_where_nobody_is_yet(world):
-    port = free_port()
-    agent = world.agent(url=f"http://127.0.0.1:{port}", ready=False)
-    until("the agent to answer", agent.answers)
-    assert agent.get("/readyz").status == 503
-    world.comfyui(port=port)
-    agent.wait_ready()
-    assert agent.run(image_prompt(1)).status == 200
 
 
 # --- what ComfyUI prints ---------------------------------------------------------------------------

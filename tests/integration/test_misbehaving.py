@@ -182,6 +182,17 @@ def test_what_cannot_be_sent_again_to_this_comfyui_is_sent_to_the_next(world):
     assert agent.comfy.state()["pid"] != pid and agent.record("t").json["attempt"] == 2
 
 
+def test_a_prompt_that_was_heard_of_and_hangs_costs_its_comfyui(world):
+    """Its request was never answered, and no look shows it; but that it began was told."""
+    agent = world.agent(env={"PLATFORM": "fc", "STALL_TIMEOUT": "3s"})
+    pid = agent.comfy.state()["pid"]
+    agent.comfy.control({**POST, "do": "do_then_hang"}, {"at": "http", "route": "GET /queue", "do": "answer", "times": 0})
+    assert agent.run({"1": node("TestHang", ms=600_000)}, "t", {"X-Fc-Function-Timeout": "2"}).code == "run_timeout"
+    until("it to be killed", lambda: "a prompt that was to stop did not stop" in agent.log.read_text())
+    picture(agent.run(image_prompt(1)))
+    assert agent.comfy.state()["pid"] != pid
+
+
 def test_a_prompt_whose_sender_had_to_stop_is_not_taken_for_the_next(both):
     """Its task ends while the answer is waited for, and an old version never tells the id."""
     comfy = both.comfyui()

@@ -628,18 +628,35 @@ def test_a_cached_run_whose_file_was_deleted_is_run_once_more(both):
     assert agent.comfy.state()["requests"]["POST /free"] == 1
 
 
-@pytest.mark.parametrize("heard", [0, 1])
-def test_a_cache_that_is_not_forgotten_at_once_is_asked_for_again(world, heard):
-    """ComfyUI's worker looks at that between two prompts: behind the next one, if that was faster."""
+FREE = {"at": "http", "route": "POST /free", "do": "answer"}
+
+
+@pytest.mark.parametrize("rule,frees,status", [
+    ({"at": "now", "do": "doze"}, 1, 200),
+    ({**FREE, "status": 500}, 2, 200),
+    ({**FREE, "status": 200, "times": 0}, 1, 502)], ids=["late", "refused", "never"])
+def test_a_cache_that_is_not_forgotten_at_once_is_waited_for(world, rule, frees, status):
+    """ComfyUI's worker looks at that between two prompts: behind the next one, if that was faster. Asked a second
+    time, it would unload the models that the task after this one needs."""
     agent = world.agent()
     agent.run(image_prompt(1), "first")
     for file in world.output.glob("*.png"):
         file.unlink()
-    agent.comfy.control({"at": "http", "route": "POST /free", "do": "answer", "status": 200, "times": heard})
+    agent.comfy.control(rule)
     reply = agent.run(image_prompt(1), "second")
-    assert (reply.status, reply.json.get("error", {}).get("code")) == ((200, None) if heard else (502, "output_missing"))
-    assert agent.comfy.state()["requests"]["POST /free"] == 2, "not for ever: times=0 is always"
+    assert reply.status == status and (status == 200 or reply.code == "output_missing"), reply
+    assert agent.comfy.state()["requests"]["POST /free"] == frees
     assert len(agent.comfy.prompts) == 4
+
+
+def test_an_attempt_for_a_missing_file_uses_up_none_of_max_attempts(world):
+    agent = world.agent()
+    agent.run(image_prompt(1), "first")
+    for file in world.output.glob("*.png"):
+        file.unlink()
+    agent.comfy.control({"at": "node", "do": "exit"})
+    assert agent.run(image_prompt(1), "second").status == 200
+    assert agent.record("second").json["attempt"] == 3
 
 
 def test_the_prompt_as_it_was_run(world):

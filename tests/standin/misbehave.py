@@ -31,6 +31,7 @@ ANYWHERE = {
     "lose_history",
     "lose_queue",
     "clear_cache",
+    "doze",
     "stop_listening",
 }
 ON_HTTP = {
@@ -314,6 +315,9 @@ class Misbehaviour:
 
     def _do_clear_cache(self, rule: Rule) -> None:
         self.stand_in.executor.clear_cache()
+
+    def _do_doze(self, rule: Rule) -> None:
+        self.stand_in.queue.dozes = True
 
     def _do_stop_listening(self, rule: Rule) -> None:
         self.stand_in.loop.call_soon_threadsafe(self.stand_in.stop_listening)

@@ -22,6 +22,7 @@ class PromptQueue:
         self.taken = 0
         self.history: dict[str, dict] = {}
         self.flags: dict[str, bool] = {}
+        self.dozes = False
 
     def put(self, item: tuple) -> None:
         with self.lock:
@@ -33,10 +34,11 @@ class PromptQueue:
         """The next prompt, or None when there are only flags to look at."""
         with self.lock:
             while not self.pending:
-                if self.flags:
+                if self.flags and not self.dozes:
                     return None
                 self.changed.wait()
             item = heapq.heappop(self.pending)
+            self.dozes = self.dozes and not self.flags
             self.taken += 1
             self.running[self.taken] = copy.deepcopy(item)
             self.journal.started.append(item[1])

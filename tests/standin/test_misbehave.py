@@ -369,6 +369,16 @@ def test_history_late_and_lost(server: Process):
     assert server.get("/history") == {}
 
 
+def test_a_worker_that_dozes_sees_flags_behind_the_next_prompt(server: Process):
+    server.run(TEXT)
+    server.control({"at": "now", "do": "doze"})
+    assert server.call("/free", {"unload_models": True, "free_memory": True})[0] == 200
+    assert server.state()["flags"] == ["unload_models", "free_memory"]
+    cached = server.run(TEXT)["status"]["messages"][1][1]["nodes"]
+    server.until(lambda s: s["flags"] == [])
+    assert cached and server.run(TEXT)["status"]["messages"][1][1]["nodes"] == []
+
+
 def test_lost_queue_and_cache(server: Process):
     server.run(TEXT)
     server.control({"at": "now", "do": "clear_cache"})
