@@ -10,6 +10,7 @@
 
 enum {
     LEFT_LOOK_MS = 2000,
+    LEFT_HOPELESS_LOOK_MS = 10000,
     LEFT_EXPECT_MS = 10000,
     LEFT_HURRY_MS = 2000,
     LEFT_HURRY_LOOK_MS = 200, /* while nothing is to be asked: what was on its way may come */
@@ -86,6 +87,12 @@ void left_forget(struct left *l)
     while (l->count > 0)
         left_remove(l, l->count - 1);
     left_end_if_empty(l);
+}
+
+void left_begin_patience(struct left *l)
+{
+    for (unsigned i = 0; i < l->count; i++)
+        l->prompts[i].since = clock_mono_ms();
 }
 
 void left_thaw(struct left *l, uint64_t gap_ms)
@@ -169,21 +176,19 @@ static void left_despair(struct left *l, struct left_prompt *p)
 
 static bool left_is_overdue(const struct left *l, const struct left_prompt *p)
 {
-    uint64_t patience = l->options.patience_ms;
-    if (p->expected && patience < LEFT_EXPECT_MS)
-        patience = LEFT_EXPECT_MS;
-    return !p->hopeless && clock_mono_ms() - p->since >= patience;
+    return !p->expected && !p->hopeless && clock_mono_ms() - p->since >= l->options.patience_ms;
 }
 
-/* What a look has not shown is forgotten by the next one. If ComfyUI answers none, that is not its
- * fault. */
+/* What the last look has not shown is gone for all one knows, if there is no further answer. */
 static void left_end_overdue(struct left *l)
 {
+    if (supervisor_state(l->options.supervisor) != SUPERVISOR_READY)
+        return; /* it could not even be asked */
     for (unsigned i = l->count; i-- > 0;) {
         struct left_prompt *p = &l->prompts[i];
         if (!left_is_overdue(l, p))
             continue;
-        if (p->expected || p->missed) {
+        if (p->missed) {
             left_remove(l, i);
         } else if (supervisor_is_attached(l->options.supervisor)) {
             left_despair(l, p);
@@ -192,7 +197,6 @@ static void left_end_overdue(struct left *l)
             return;
         }
     }
-    left_end_if_empty(l);
 }
 
 static bool left_has_asked_all(const struct left *l)
@@ -207,17 +211,28 @@ static bool left_has_asked_all(const struct left *l)
 
 static void left_on_timer(uv_timer_t *timer);
 
-static void left_start_timer(struct left *l)
+static bool left_is_hopeless(const struct left *l)
 {
-    uint64_t every = l->hurry_until != 0 ? LEFT_HURRY_LOOK_MS : LEFT_LOOK_MS;
-    ASSERT(uv_timer_start(&l->timer, left_on_timer, every, every) == 0);
+    for (unsigned i = 0; i < l->count; i++)
+        if (!l->prompts[i].hopeless)
+            return false;
+    return true;
+}
+
+static void left_pace(struct left *l)
+{
+    uint64_t every = l->hurry_until != 0   ? LEFT_HURRY_LOOK_MS
+                     : left_is_hopeless(l) ? LEFT_HOPELESS_LOOK_MS
+                                           : LEFT_LOOK_MS;
+    if (!uv_is_active((uv_handle_t *)&l->timer) || uv_timer_get_repeat(&l->timer) != every)
+        ASSERT(uv_timer_start(&l->timer, left_on_timer, every, every) == 0);
 }
 
 static void left_end_hurry(struct left *l)
 {
     l->hurry_until = 0;
     if (l->count > 0)
-        left_start_timer(l);
+        left_pace(l);
     else
         (void)uv_timer_stop(&l->timer);
     l->options.hurried(l->options.ctx);
@@ -240,7 +255,7 @@ static void left_on_asked_away(struct comfy_request *r, const struct err *err)
         l->prompts[i].asked = QUEUE_ABSENT; /* by the timer's next look */
         l->prompts[i].interrupts = 0;
     }
-    if (done && l->asking == QUEUE_PENDING && l->looks_on) {
+    if (done && l->count > 0 && l->asking == QUEUE_PENDING && l->looks_on) {
         l->looks_on = false;
         left_start_look(l);
     }
@@ -283,6 +298,9 @@ static void left_on_queue(struct comfy_request *r, const struct err *err)
         buf_done(&body);
     }
     left_end_overdue(l);
+    left_end_if_empty(l);
+    if (l->count > 0)
+        left_pace(l);
     closer_release(&l->closer);
 }
 
@@ -309,7 +327,7 @@ void left_hurry(struct left *l)
     }
     l->looks_on = true;
     l->hurry_until = clock_mono_ms() + LEFT_HURRY_MS;
-    left_start_timer(l);
+    left_pace(l);
     if (!l->req.busy)
         left_start_look(l);
 }
@@ -342,8 +360,7 @@ void left_add(struct left *l, const char *prompt_id, bool absent)
     (void)snprintf(p->id, sizeof(p->id), "%s", prompt_id);
     log_warn("task", "prompt %s %s ComfyUI: asked away until it is gone", prompt_id,
              absent ? "may come yet to" : "may still be in");
-    if (!uv_is_active((uv_handle_t *)&l->timer))
-        left_start_timer(l);
+    left_pace(l);
 }
 
 /* --- life ------------------------------------------------------------------------------------ */

@@ -29,7 +29,7 @@ struct left_options {
 struct left *left_new(uv_loop_t *loop, const struct left_options *options);
 
 /* absent: it was in neither queue nor history, but its request may arrive yet: within
- * LEFT_EXPECT_MS, else it does not come any more. */
+ * LEFT_EXPECT_MS, else, says the look after that, it does not come any more. */
 void left_add(struct left *l, const char *prompt_id, bool absent);
 /* One that has been seen, and whose time to end by itself is not over. */
 bool left_is_there(const struct left *l);
@@ -40,6 +40,7 @@ unsigned left_count(const struct left *l);
 void left_hurry(struct left *l);
 bool left_hurries(const struct left *l);
 void left_forget(struct left *l);                /* their ComfyUI is gone */
+void left_begin_patience(struct left *l);        /* it can be asked again */
 void left_thaw(struct left *l, uint64_t gap_ms); /* the process did not run for so long */
 void left_free(struct left *l, void (*closed)(void *ctx), void *ctx); /* from the loop */
 

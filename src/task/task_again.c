@@ -92,7 +92,7 @@ static void again_wait(struct task *t)
 static void again_on_freed(struct comfy_request *r, const struct err *err)
 {
     struct task *t = r->ctx;
-    t->freed = err == NULL && r->status >= 200 && r->status < 300;
+    t->freed = t->reruns > 0 && err == NULL && r->status >= 200 && r->status < 300;
     t->free_first = false;
     task_step(t);
     closer_release(&t->closer);

@@ -284,6 +284,8 @@ static void claim_next(struct task *t, const struct record *r)
     t->attempt = r->attempt + 1;
     t->first_attempt = t->redelivered ? 1 : t->attempt;
     t->wished_from = t->attempt;
+    t->reruns = 0; /* of those before */
+    t->freed = false;
     t->rev = r->rev + 1;
     task_claim_start(t);
 }

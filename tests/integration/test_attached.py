@@ -188,6 +188,37 @@ def test_what_a_comfyui_that_was_out_of_reach_goes_on_with_is_asked_away(world):
         assert run.result().code == "cancelled"
 
 
+def test_who_waits_for_one_that_is_away_waits_no_longer_for_what_it_had(world):
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url, env={"STALL_TIMEOUT": "2s", "STARTUP_TIMEOUT": "6s"})
+    run = later(agent.run, steps_prompt(5000, 50), "t")
+    until("it to run", lambda: running(agent, "t"))
+    comfy.process.signal(signal.SIGKILL)
+    comfy.process.wait()
+    assert run.result().code == "comfyui_starting"
+    assert "is not ours to kill" not in agent.log.read_text(), "it was not even asked"
+
+
+def test_what_was_on_its_way_when_the_line_was_cut_is_asked_away_however_long_that_takes(world):
+    comfy = world.comfyui()
+    comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
+    foreign = json.dumps({"prompt": sleep_prompt(1), "client_id": "somebody"})
+    assert ask(comfy.port, "POST", "/prompt", foreign).status == 200
+    comfy.await_hold("node")
+    with FaultProxy(comfy.port) as line:
+        agent = world.agent(url=f"http://127.0.0.1:{line.port}", env={"STALL_TIMEOUT": "2s"})
+        comfy.control({"at": "http", "route": "POST /prompt", "do": "do_then_hang"})
+        run = later(agent.run, image_prompt(1), "t")
+        until("it to wait there", lambda: comfy.state()["queue"]["pending"])
+        line.refuse()
+        until("it to be missed", lambda: "backoff, was ready" in agent.log.read_text())
+        time.sleep(12)
+        line.accept()
+        until("the first to be deleted", lambda: comfy.state()["deleted"] == [comfy.prompts[1]["prompt_id"]])
+        comfy.release()
+        assert run.result().status == 200
+
+
 def test_what_runs_is_interrupted_as_soon_as_what_waits_is_deleted(world):
     comfy = world.comfyui()
     agent = world.agent(url=comfy.url, env={"PLATFORM": "fc", "MAX_CONCURRENCY": "2"})
