@@ -298,9 +298,10 @@ static void left_on_queue(struct comfy_request *r, const struct err *err)
         buf_done(&body);
     }
     left_end_overdue(l);
-    left_end_if_empty(l);
     if (l->count > 0)
         left_pace(l);
+    else
+        left_end_if_empty(l);
     closer_release(&l->closer);
 }
 
