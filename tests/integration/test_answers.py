@@ -196,7 +196,7 @@ def test_a_prompt_of_which_comfyui_would_drop_an_output_is_422_and_does_not_run(
     prompt = {**image_prompt(1), "3": node("SaveImage", filename_prefix="x")}
     error = check_envelope(agent.run(prompt, "t"), 422, "outputs_dropped", "CallComfyUIPromptError")
     assert list(error["node_errors"]) == ["3"]
-    until("ComfyUI to be done", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
+    until("ComfyUI to be done", agent.comfy.is_idle)
     assert agent.run(image_prompt(2)).status == 200
 
 
@@ -240,7 +240,7 @@ def test_a_task_that_takes_too_long_is_504_and_leaves_comfyui(world):
     reply = agent.run(steps_prompt(5000, 20), "t")
     check_envelope(reply, 504, "run_timeout", "CallComfyUIPromptError")
     assert reply.headers["task-status"] == "failed"
-    until("ComfyUI to be free", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
+    until("ComfyUI to be free", agent.comfy.is_idle)
     assert agent.run({"1": node("TestText", text="x")}).status == 200
 
 
@@ -635,7 +635,7 @@ def test_a_caller_that_leaves_cancels_a_task_without_an_id_of_its_own(world, res
     peer.leave(reset)
     agent.comfy.release()
     until("it to be cancelled", lambda: agent.record(task_id).json["status"] == "cancelled")
-    until("ComfyUI to be free", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
+    until("ComfyUI to be free", agent.comfy.is_idle)
     assert agent.record(task_id).json["error"]["code"] == "caller_left"
 
 

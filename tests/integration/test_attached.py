@@ -11,6 +11,21 @@ from stores import FaultProxy
 from world import ask, free_port, image_prompt, later, node, running, sleep_prompt, steps_prompt, until
 
 
+def long_run(world):
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
+    run = later(agent.run, steps_prompt(5000, 50), "t")
+    until("the task to run", lambda: running(agent, "t"))
+    return comfy, agent, run
+
+
+def await_a_free_end(agent, run, comfy):
+    """The agent was told to stop: it does, and leaves nothing behind."""
+    assert run.result().code == "stopping"
+    assert agent.wait() == 0
+    until("it to be free", comfy.is_idle)
+
+
 def test_a_comfyui_that_is_not_ours_comes_and_goes(world):
     comfy = world.comfyui()
     agent = world.agent(url=comfy.url)
@@ -51,7 +66,7 @@ def test_a_comfyui_that_stays_does_not_work_on_for_nobody(both, waits):
     agent.signal(signal.SIGTERM)
     assert {run.result().status for run in runs} == {503 if waits else 202}
     assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+    until("it to be free", comfy.is_idle)
     assert comfy.state()["nodes_run"] == 1 + len(image_prompt(9)), "the first, and what is not ours"
 
 
@@ -85,29 +100,19 @@ def test_what_begins_before_it_can_be_deleted_is_interrupted(world):
     comfy.release()
     until("it to run", lambda: not comfy.state()["queue"]["pending"])
     comfy.release("delete")
-    assert run.result().code == "stopping"
-    assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+    await_a_free_end(agent, run, comfy)
 
 
 @pytest.mark.parametrize("status", [500, 200], ids=["fails", "is_lost"])
 def test_an_interrupt_is_sent_again_that(world, status):
-    comfy = world.comfyui()
-    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
-    run = later(agent.run, steps_prompt(5000, 50), "t")
-    until("the task to run", lambda: running(agent, "t"))
+    comfy, agent, run = long_run(world)
     comfy.control({"at": "http", "route": "POST /interrupt", "do": "answer", "status": status})
     agent.signal(signal.SIGTERM)
-    assert run.result().code == "stopping"
-    assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+    await_a_free_end(agent, run, comfy)
 
 
 def test_who_is_frozen_at_a_stop_asks_away_what_he_has_all_the_same(world):
-    comfy = world.comfyui()
-    agent = world.agent(url=comfy.url, env={"DRAIN_TIMEOUT": "1s"})
-    run = later(agent.run, steps_prompt(5000, 50), "t")
-    until("the task to run", lambda: running(agent, "t"))
+    comfy, agent, run = long_run(world)
     comfy.control({"at": "http", "route": "GET /queue", "do": "hold"})
     agent.signal(signal.SIGTERM)
     comfy.await_hold("http")
@@ -116,9 +121,7 @@ def test_who_is_frozen_at_a_stop_asks_away_what_he_has_all_the_same(world):
     agent.signal(signal.SIGCONT)
     time.sleep(0.6)
     comfy.release()
-    assert run.result().code == "stopping"
-    assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+    await_a_free_end(agent, run, comfy)
 
 
 def test_what_was_heard_of_but_not_answered_is_asked_away_at_a_stop(both):
@@ -129,9 +132,7 @@ def test_what_was_heard_of_but_not_answered_is_asked_away_at_a_stop(both):
     run = later(agent.run, steps_prompt(5000, 50), "t")
     until("it to be heard of", lambda: running(agent, "t"))
     agent.signal(signal.SIGTERM)
-    assert run.result().code == "stopping"
-    assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+    await_a_free_end(agent, run, comfy)
 
 
 def test_who_waits_behind_what_hangs_in_a_comfyui_that_stays_is_not_sent_again(world):
@@ -248,7 +249,7 @@ def test_a_request_on_its_way_at_a_stop_is_waited_for(world):
     late = json.dumps({"prompt": steps_prompt(5000, 50), "prompt_id": prompt_id})
     assert ask(comfy.port, "POST", "/prompt", late).status == 200
     assert agent.wait() == 0
-    until("it to be free", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+    until("it to be free", comfy.is_idle)
 
 
 def test_what_was_given_up_and_does_not_stop_holds_up_no_stop(world):

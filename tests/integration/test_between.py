@@ -262,7 +262,7 @@ def test_a_prompt_whose_outputs_would_be_dropped_never_succeeds_cancelled_or_not
 def test_a_caller_who_would_have_waited_and_left_is_as_gone_as_any(world):
     agent = world.agent()
     leave(agent, steps_prompt(500, 20), {"prefer": "wait=60"})
-    until("the prompt to be stopped", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
+    until("the prompt to be stopped", agent.comfy.is_idle)
     (task,) = agent.get("/api/tasks").json["tasks"]
     until("it to be cancelled", lambda: agent.record(task["id"]).json["status"] == "cancelled")
 

@@ -101,4 +101,4 @@ def test_cancel(world, deaf_site, state, elsewhere, times):
             assert first.result().status == 200
     assert asked.ask("DELETE", "/api/tasks/t").status == 200
     assert asked.ask("DELETE", "/api/tasks/t").json["status"] == record["status"]
-    until("ComfyUI to have nothing of it", lambda: comfy.state()["queue"] == {"running": [], "pending": []})
+    until("ComfyUI to have nothing of it", comfy.is_idle)

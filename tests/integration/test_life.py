@@ -17,8 +17,6 @@ import pytest
 from live import run_ws
 from world import Peer, ask, image_prompt, later, node, post, sleep_prompt, steps_prompt, until
 
-IDLE = {"running": [], "pending": []}
-
 
 def stat(pid):
     """(state, parent, group) of a process, or None."""

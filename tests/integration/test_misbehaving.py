@@ -246,7 +246,7 @@ def test_never_answered(world):
     agent.comfy.control({**POST, "do": "do_then_hang"})
     reply = agent.run({"1": node("TestSteps", n=5000, ms=5, seed=0)}, "u", timeout=30)
     assert (reply.status, reply.code) == (504, "run_timeout"), reply
-    until("it to be stopped", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
+    until("it to be stopped", agent.comfy.is_idle)
     picture(agent.run(blue(2)))
 
 
@@ -259,7 +259,7 @@ def late_post(agent, task_id):
 
 
 def free_again(agent):
-    until("it to be stopped", lambda: agent.comfy.state()["queue"] == {"running": [], "pending": []})
+    until("it to be stopped", agent.comfy.is_idle)
 
 
 def test_a_request_that_arrives_when_its_task_has_ended_is_for_nobody(world):

@@ -476,7 +476,7 @@ def test_cancel_a_running_task(world, elsewhere):
     assert (reply.status, reply.code) == (500, "cancelled")
     assert agents[1].record("t").json["status"] == "cancelled"
     assert agents[0].ask("DELETE", "/api/tasks/t").status == 200
-    assert comfy.state()["queue"] == {"running": [], "pending": []}
+    assert comfy.is_idle()
 
 
 def test_cancel_a_waiting_task_leaves_the_running_one_alone(world):

@@ -208,6 +208,9 @@ class Comfy:
         assert reply.status == 200, reply
         return reply.json
 
+    def is_idle(self):
+        return self.state()["queue"] == {"running": [], "pending": []}
+
     def reset(self):
         ask(self.port, "POST", "/standin/control", json.dumps({"reset": True}))
 
