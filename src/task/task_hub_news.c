@@ -158,6 +158,8 @@ static struct failure *gave_up_failure(const struct task_hub *h)
 /* One that we cannot kill may live, though nobody can reach it or it was of no use. */
 static void hub_leave_prompts(struct task_hub *h)
 {
+    if (left_is_there(h->left)) /* until now it held up who waits */
+        h->idle_at = clock_mono_ms();
     LIST_FOREACH (node, &h->list[PLACE_ACTIVE])
         task_leave_if_there(CONTAINER_OF(node, struct task, link));
 }

@@ -42,7 +42,8 @@ struct task_hub {
     unsigned unknown_link; /* the link under which a prompt was left whose id we do not know */
     uint64_t closed_at;    /* the link is not open since then; 0: it is */
     uint64_t ready_at;     /* the supervisor said so; 0: not yet */
-    uint64_t idle_at;      /* the last one left PLACE_ACTIVE; 0: none has */
+    uint64_t idle_at; /* the last one left PLACE_ACTIVE, or an attached ComfyUI with what was left;
+                         0: never */
     uint64_t stored_again_at;
     struct task_hub_stats stats;
 };

@@ -200,6 +200,25 @@ def test_who_waits_for_one_that_is_away_waits_no_longer_for_what_it_had(world):
     assert "is not ours to kill" not in agent.log.read_text(), "it was not even asked"
 
 
+def test_who_was_held_up_has_the_time_of_a_start_from_when_it_went_away(world):
+    comfy = world.comfyui()
+    with FaultProxy(comfy.port) as line:
+        agent = world.agent(url=f"http://127.0.0.1:{line.port}",
+                            env={"PLATFORM": "fc", "STALL_TIMEOUT": "60s", "STARTUP_TIMEOUT": "4s"})
+        hangs = {"1": node("TestHang", ms=600_000)}
+        assert agent.run(hangs, "a", {"X-Fc-Function-Timeout": "2"}).code == "run_timeout"
+        comfy.control({"at": "http", "route": "GET /ws", "do": "answer", "times": 0}, {"at": "now", "do": "ws_drop"})
+        until("its socket to be lost", lambda: agent.get("/readyz").status == 503)
+        waits = later(agent.run, image_prompt(1), "b")
+        time.sleep(6)
+        assert not waits.done(), "it is held up"
+        line.refuse()
+        until("it to be missed", lambda: "backoff, was ready" in agent.log.read_text())
+        time.sleep(2)
+        assert not waits.done(), "it may be back"
+        assert waits.result().code == "comfyui_starting"
+
+
 def test_what_was_on_its_way_when_the_line_was_cut_is_asked_away_however_long_that_takes(world):
     comfy = world.comfyui()
     comfy.control({"at": "node", "do": "hold", "class": "TestSleep"})
