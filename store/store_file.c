@@ -18,6 +18,7 @@
 #include "log.h"
 #include "store_file_io.h"
 #include "store_file_list.h"
+#include "store_file_place.h"
 #include "store_order.h"
 #include "store_url.h"
 #include "workers.h"
@@ -65,15 +66,21 @@ static struct file_backend *backend_of(struct store_backend *b)
 
 /* --- on a worker thread ---------------------------------------------------------------------- */
 
+static _Thread_local struct file_place place; /* a thread works for one backend only */
+
 static void job_docs_work(struct work *w)
 {
     struct file_job *job = CONTAINER_OF(w, struct file_job, work);
     struct store_op *op = job->op;
-    struct file_place place;
-    bool durable = false;
-    for (unsigned i = 0; i < op->n; i++)
-        durable = durable || (op->doc[i].durable && !job->outdated[i]);
-    file_place_open(&place, job->b->dir, durable);
+    bool writes = false, durable = false;
+    for (unsigned i = 0; i < op->n; i++) {
+        bool is_written = op->doc[i].verb != STORE_GET && !job->outdated[i];
+        writes = writes || is_written;
+        durable = durable || (is_written && op->doc[i].durable);
+    }
+    if (place.dir == NULL)
+        file_place_init(&place, job->b->dir);
+    file_place_open(&place, writes, durable);
     for (unsigned i = 0; i < op->n; i++) {
         struct err err = {.code = ERR_OK};
         if (job->outdated[i])
@@ -83,6 +90,11 @@ static void job_docs_work(struct work *w)
         if (!store_op_goes_on(op, i, &err))
             break;
     }
+    file_place_leave(&place, op->err.code != ERR_OK);
+}
+
+static void docs_rest(void)
+{
     file_place_close(&place);
 }
 
@@ -232,6 +244,7 @@ static enum err_code file_open(struct store_backend **ret, uv_loop_t *loop, stru
         b->dir[len - 1] = '\0';
     b->orders = store_orders_new();
     b->writers = workers_new(loop, threads);
+    workers_on_rest(b->writers, docs_rest);
     b->walkers = workers_new(loop, 1);
     ASSERT(uv_timer_init(loop, &b->forget) == 0);
     b->forget.data = b;

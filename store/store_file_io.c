@@ -18,25 +18,22 @@
  * O_EXCL. Who comes first is still decided by the file system, but a reader may then see the
  * document incomplete, and a crash in that moment leaves it so. No rename can be avoided there:
  * rename() replaces.
- *
- * Where the directory is to be synced anyway, it is opened first, and names are looked up in it.
  */
 #include "store_file_io.h"
 
 #include "codec.h"
+#include "store_file_place.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
-#include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <sys/vfs.h>
 #include <unistd.h>
 
 /* Prompts are their callers' own: not for everybody on the machine. Less the umask. */
-enum { FILE_MODE = 0640, DIR_MODE = 0750 };
+enum { FILE_MODE = 0640 };
 
 struct file_path {
     char text[PATH_MAX];
@@ -67,91 +64,7 @@ void file_tmp_name(const char *key, char ret[FILE_NAME_ROOM])
     memcpy(ret + 2 + len + 16, ".tmp", sizeof(".tmp"));
 }
 
-static enum err_code file_failed(struct err *err, int errnum, const char *what)
-{
-    return err_sys(err, ERR_UNAVAILABLE, errnum, "%s", what);
-}
-
-/* mkdir -p. Others may do it at the same time. */
-static enum err_code file_make_dir(const char *dir, struct err *err)
-{
-    struct file_path p;
-    (void)snprintf(p.text, sizeof(p.text), "%s", dir);
-    for (char *at = p.text + 1;; at++) {
-        if (*at != '/' && *at != '\0')
-            continue;
-        bool last = *at == '\0';
-        *at = '\0';
-        if (mkdir(p.text, DIR_MODE) != 0 && errno != EEXIST) {
-            int errnum = errno;
-            struct stat st; /* a read-only file system says EROFS of what is there, too */
-            if (stat(p.text, &st) != 0 || !S_ISDIR(st.st_mode))
-                return file_failed(err, errnum, "the store's directory cannot be made");
-        }
-        if (last)
-            return ERR_OK;
-        *at = '/';
-    }
-}
-
-/* --- the directory --------------------------------------------------------------------------- */
-
-static int file_open_dir(const char *dir)
-{
-    return open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-}
-
-void file_place_open(struct file_place *ret, const char *dir, bool durable)
-{
-    *ret = (struct file_place){.dir = dir, .fd = AT_FDCWD};
-    if (!durable)
-        return;
-    int fd = file_open_dir(dir);
-    if (fd >= 0) /* else the first call that needs it makes it, or tells why not */
-        ret->fd = fd;
-}
-
-void file_place_close(struct file_place *place)
-{
-    if (place->fd != AT_FDCWD)
-        (void)close(place->fd);
-}
-
 /* --- writing --------------------------------------------------------------------------------- */
-
-/* What the kernel itself keeps, so that what it promises holds. */
-static bool file_system_is_local(int fd)
-{
-    struct statfs fs;
-    if (fstatfs(fd, &fs) != 0)
-        return false;
-    switch ((unsigned long)fs.f_type) {
-    case TMPFS_MAGIC:
-    case EXT4_SUPER_MAGIC:
-    case XFS_SUPER_MAGIC:
-    case BTRFS_SUPER_MAGIC:
-    case OVERLAYFS_SUPER_MAGIC: return true;
-    default: return false;
-    }
-}
-
-/* A server is not asked each time. */
-static bool file_is_local(int fd)
-{
-    static _Thread_local struct {
-        bool known, local;
-        dev_t dev;
-    } last;
-    struct stat st;
-    if (fstat(fd, &st) != 0)
-        return false;
-    if (!last.known || last.dev != st.st_dev) {
-        last.local = file_system_is_local(fd);
-        last.dev = st.st_dev;
-        last.known = true;
-    }
-    return last.local;
-}
 
 static bool file_is_same(const struct file_place *place, const char *a, const char *b)
 {
@@ -185,14 +98,6 @@ static int file_write_all(int fd, const struct blob *value)
     return 0;
 }
 
-static int file_sync(int fd)
-{
-    while (fsync(fd) != 0)
-        if (errno != EINTR)
-            return errno;
-    return 0;
-}
-
 /* Fills and closes fd. An interrupted close() has closed, but may not have written (NFS): that it
  * failed is the safe answer. */
 static enum err_code file_fill(int fd, const struct store_doc *doc, struct err *err)
@@ -210,27 +115,13 @@ static enum err_code file_fill(int fd, const struct store_doc *doc, struct err *
     return errnum != 0 ? file_failed(err, errnum, what) : ERR_OK;
 }
 
-/* A rename is durable once its directory is. Some file systems cannot, and say EINVAL. */
-static enum err_code file_sync_dir(const struct file_place *place, struct err *err)
-{
-    int fd = place->fd != AT_FDCWD ? place->fd : file_open_dir(place->dir);
-    if (fd < 0)
-        return file_failed(err, errno, "opening the directory");
-    int errnum = file_sync(fd);
-    if (fd != place->fd)
-        (void)close(fd);
-    if (errnum != 0 && errnum != EINVAL && errnum != ENOTSUP)
-        return file_failed(err, errnum, "fsync of the directory");
-    return ERR_OK;
-}
-
 enum { FILE_NEW = O_CREAT | O_EXCL | O_WRONLY | O_CLOEXEC };
 
-static int file_open_tmp(const struct file_place *place, const char *tmp, struct err *err)
+static int file_open_tmp(struct file_place *place, const char *tmp, struct err *err)
 {
     int fd = openat(place->fd, tmp, FILE_NEW, FILE_MODE);
     if (fd < 0 && errno == ENOENT) {
-        if (file_make_dir(place->dir, err) != ERR_OK)
+        if (file_place_make(place, err) != ERR_OK)
             return -1;
         fd = openat(place->fd, tmp, FILE_NEW, FILE_MODE);
     }
@@ -243,7 +134,6 @@ struct file_writing {
     const struct file_place *place;
     const struct store_doc *doc;
     const char *tmp, *target;
-    bool local;
     bool moved; /* there is no tmp any more */
 };
 
@@ -297,15 +187,16 @@ static enum err_code file_create_by_link(const struct file_writing *w, struct er
 static enum err_code file_create_as(struct file_writing *w, struct err *err)
 {
     int fd = w->place->fd;
-    w->moved = w->local && renameat2(fd, w->tmp, fd, w->target, RENAME_NOREPLACE) == 0;
+    bool one_step = file_place_renames_anew(w->place);
+    w->moved = one_step && renameat2(fd, w->tmp, fd, w->target, RENAME_NOREPLACE) == 0;
     if (w->moved)
         return ERR_OK;
-    if (w->local && errno == EEXIST)
+    if (one_step && errno == EEXIST)
         return ERR_EXISTS;
     return file_create_by_link(w, err);
 }
 
-static enum err_code file_write(const struct file_place *place, const struct store_doc *doc,
+static enum err_code file_write(struct file_place *place, const struct store_doc *doc,
                                 uint64_t not_after_ms, struct err *err)
 {
     struct file_path tmp, target;
@@ -318,7 +209,6 @@ static enum err_code file_write(const struct file_place *place, const struct sto
     int fd = file_open_tmp(place, w.tmp, err);
     if (fd < 0)
         return ERR_UNAVAILABLE;
-    w.local = doc->verb == STORE_CREATE && file_is_local(fd);
     enum err_code code = file_fill(fd, doc, err);
     if (code == ERR_OK && is_too_late(not_after_ms))
         code = too_late(err);
@@ -327,7 +217,7 @@ static enum err_code file_write(const struct file_place *place, const struct sto
     if (!w.moved)
         (void)unlinkat(place->fd, w.tmp, 0);
     if (code == ERR_OK && doc->durable)
-        code = file_sync_dir(place, err);
+        code = file_place_sync(place, err);
     return code;
 }
 
@@ -339,7 +229,7 @@ static enum err_code file_remove(const struct file_place *place, const struct st
         return too_late(err);
     if (unlinkat(place->fd, path_of(&path, place, doc->key), 0) != 0)
         return errno == ENOENT ? ERR_OK : file_failed(err, errno, "unlink");
-    return doc->durable ? file_sync_dir(place, err) : ERR_OK;
+    return doc->durable ? file_place_sync(place, err) : ERR_OK;
 }
 
 /* --- reading --------------------------------------------------------------------------------- */
@@ -403,14 +293,7 @@ static bool file_says(const struct file_place *place, const char *target, const 
     return same;
 }
 
-static void file_ask_server_again(const char *dir)
-{
-    int fd = file_open_dir(dir);
-    if (fd >= 0)
-        (void)close(fd);
-}
-
-static enum err_code file_read(const struct file_place *place, const char *key, struct blob **ret,
+static enum err_code file_read(struct file_place *place, const char *key, struct blob **ret,
                                struct err *err)
 {
     struct file_path p;
@@ -419,7 +302,7 @@ static enum err_code file_read(const struct file_place *place, const char *key, 
     int errnum = file_read_once(place, path, ret, &code);
     if (errnum == ENOENT || errnum == ESTALE) {
         if (errnum == ENOENT)
-            file_ask_server_again(place->dir);
+            file_place_look_again(place);
         errnum = file_read_once(place, path, ret, &code);
     }
     if (errnum == ENOENT)
@@ -434,7 +317,7 @@ static enum err_code file_read(const struct file_place *place, const char *key, 
     return ERR_OK;
 }
 
-void file_do_work(const struct file_place *place, struct store_doc *doc, uint64_t not_after_ms,
+void file_do_work(struct file_place *place, struct store_doc *doc, uint64_t not_after_ms,
                   struct err *err)
 {
     switch (doc->verb) {

@@ -7,19 +7,11 @@
 
 enum { FILE_NAME_ROOM = STORE_KEY_MAX + 32 }; /* ".<key>.<16 hex>.tmp" and a NUL */
 
-/* The directory, for the documents of one operation. */
-struct file_place {
-    const char *dir; /* the caller's */
-    int fd;          /* of it; AT_FDCWD: its path is used */
-};
-
-/* What fails is told by file_do_work(). durable: some of them are. */
-void file_place_open(struct file_place *ret, const char *dir, bool durable);
-void file_place_close(struct file_place *place);
+struct file_place;
 
 /* doc->result and, unless it is OK or says nothing bad (EXISTS, NOT_FOUND), *err. not_after_ms as
  * in store_op. */
-void file_do_work(const struct file_place *place, struct store_doc *doc, uint64_t not_after_ms,
+void file_do_work(struct file_place *place, struct store_doc *doc, uint64_t not_after_ms,
                   struct err *err);
 
 /* Removes what writers left behind that were killed more than an hour ago. *stop ends it early. */

@@ -39,6 +39,8 @@ struct workers {
     void (*closed)(void *ctx, unsigned stuck);
     void *closed_ctx;
 
+    void (*rest)(void); /* set before there are threads */
+
     uv_mutex_t mutex; /* guards what follows */
     uv_cond_t news;
     struct list_node queued, finished;
@@ -68,6 +70,16 @@ static void workers_leave(struct workers *ws)
         workers_free(ws);
 }
 
+/* With the mutex held, but meanwhile. */
+static void workers_rest(struct workers *ws)
+{
+    if (ws->rest == NULL)
+        return;
+    uv_mutex_unlock(&ws->mutex);
+    ws->rest();
+    uv_mutex_lock(&ws->mutex);
+}
+
 static void workers_main(void *arg)
 {
     struct workers *ws = arg;
@@ -86,6 +98,8 @@ static void workers_main(void *arg)
         uv_mutex_unlock(&ws->mutex);
         w->run(w);
         uv_mutex_lock(&ws->mutex);
+        if (list_is_empty(&ws->queued))
+            workers_rest(ws);
         if (ws->abandoned)
             break; /* nobody waits for this job any more */
         list_add(&ws->finished, &w->link);
@@ -231,6 +245,12 @@ static void workers_on_again(uv_timer_t *timer)
     struct workers *ws = timer->data;
     if (ws->threads == 0)
         workers_start_thread(ws);
+}
+
+void workers_on_rest(struct workers *ws, void (*rest)(void))
+{
+    ASSERT(ws->threads == 0 && ws->pending == 0);
+    ws->rest = rest;
 }
 
 void workers_add(struct workers *ws, struct work *w)

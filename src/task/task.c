@@ -723,7 +723,7 @@ static void task_tell(struct task *t, struct failure *take_told)
 
 void task_on_event(struct task *t, const struct event *e)
 {
-    t->news_at = clock_mono_ms();
+    t->news_at = uv_now(t->timer.loop); /* of the same clock; many come in one turn of the loop */
     t->look_ms = 0;
     if (t->state < STATE_SUBMITTING || t->state >= STATE_COLLECTING)
         return;

@@ -17,12 +17,14 @@ struct job {
     unsigned done;
     bool on_loop;
     pthread_t ran_on;
+    unsigned rests_before, rests_told; /* when it ran, when it was done */
     bool blocks_signals;
 };
 
 static pthread_t loop_thread;
 static atomic_uint at_once, at_once_max;
 static atomic_bool hold;
+static atomic_uint rests, rests_on_loop;
 static unsigned all_done, all_dropped, order_fault;
 static bool closed;
 static unsigned stuck;
@@ -38,6 +40,7 @@ static void job_run(struct work *w)
     while (atomic_load(&hold))
         (void)usleep(500);
     job->ran_on = pthread_self();
+    job->rests_before = atomic_load(&rests);
     (void)pthread_sigmask(SIG_SETMASK, NULL, &set);
     job->blocks_signals = sigismember(&set, SIGTERM) == 1 && sigismember(&set, SIGCHLD) == 1;
     (void)atomic_fetch_sub(&at_once, 1);
@@ -47,8 +50,15 @@ static void job_done(struct work *w)
 {
     struct job *job = CONTAINER_OF(w, struct job, work);
     job->done++;
+    job->rests_told = atomic_load(&rests);
     job->on_loop = pthread_equal(loop_thread, pthread_self()) != 0;
     all_done++;
+}
+
+static void rest(void)
+{
+    (void)atomic_fetch_add(&rests, 1);
+    (void)atomic_fetch_add(&rests_on_loop, pthread_equal(loop_thread, pthread_self()) != 0);
 }
 
 static void job_dropped(struct work *w)
@@ -79,6 +89,8 @@ static int set_up(void **state)
     atomic_store(&at_once, 0);
     atomic_store(&at_once_max, 0);
     atomic_store(&hold, false);
+    atomic_store(&rests, 0);
+    atomic_store(&rests_on_loop, 0);
     all_done = 0;
     all_dropped = 0;
     order_fault = 0;
@@ -145,6 +157,24 @@ static void threads_are_used_side_by_side(void **state)
     close_and_wait(*state, ws, LONG_MS);
     assert_int_equal(all_done, 4);
     assert_int_equal(atomic_load(&at_once_max), 3);
+}
+
+static void a_thread_rests_after_the_last_job_before_that_is_told(void **state)
+{
+    static struct job jobs[3];
+    struct workers *ws = workers_new(&((struct loop_fixture *)*state)->loop, 1);
+    workers_on_rest(ws, rest);
+    atomic_store(&hold, true);
+    for (unsigned i = 0; i < ARRAY_LEN(jobs); i++) {
+        job_init(&jobs[i]);
+        workers_add(ws, &jobs[i].work);
+    }
+    atomic_store(&hold, false);
+    close_and_wait(*state, ws, LONG_MS);
+    for (unsigned i = 0; i < ARRAY_LEN(jobs); i++)
+        assert_int_equal(jobs[i].rests_before, 0);
+    assert_true(jobs[2].rests_told >= 1);
+    assert_int_equal(atomic_load(&rests_on_loop), 0);
 }
 
 static void order_done(struct work *w)
@@ -219,6 +249,7 @@ static void stuck_jobs_are_abandoned_after_the_wait(void **state)
 {
     static struct job jobs[3];
     struct workers *ws = workers_new(&((struct loop_fixture *)*state)->loop, 2);
+    workers_on_rest(ws, rest);
     atomic_store(&hold, true);
     for (unsigned i = 0; i < ARRAY_LEN(jobs); i++) {
         job_init(&jobs[i]);
@@ -278,7 +309,11 @@ static int tear_down_and_let_go(void **state)
     atomic_store(&hold, false);
     while (atomic_load(&at_once) > 0)
         (void)usleep(500);
+    uint64_t end = clock_mono_ms() + LONG_MS;
+    while (atomic_load(&rests) < 2 && clock_mono_ms() < end)
+        (void)usleep(500);
     (void)usleep(20000);
+    assert_true(atomic_load(&rests) >= 2); /* and leave nothing of theirs */
     assert_int_equal(all_done, 0);
     return 0;
 }
@@ -291,6 +326,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(each_job_is_done_once_on_the_loop, set_up, tear_down),
         cmocka_unit_test_setup_teardown(threads_are_used_side_by_side, set_up, tear_down),
         cmocka_unit_test_setup_teardown(one_thread_keeps_the_order, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_thread_rests_after_the_last_job_before_that_is_told,
+                                        set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_job_can_be_added_inside_done, set_up, tear_down),
         cmocka_unit_test_setup_teardown(they_can_be_closed_inside_done, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_thread_that_was_refused_is_asked_for_again, set_up,

@@ -1,0 +1,176 @@
+/* The directory of a file store: kept open where that is safe, and never the wrong one for long. */
+#include "store_file_place.h"
+#include "unit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { USES_MAX = 64 };
+
+static char base[PATH_MAX / 2], dir[PATH_MAX], other[PATH_MAX];
+
+static int set_up(void **state)
+{
+    const char *tmp = getenv("TMPDIR");
+    (void)state;
+    (void)snprintf(base, sizeof(base), "%s/place.XXXXXX", tmp != NULL ? tmp : "/tmp");
+    assert_non_null(mkdtemp(base));
+    (void)snprintf(dir, sizeof(dir), "%s/tasks", base);
+    (void)snprintf(other, sizeof(other), "%s/old", base);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    (void)rmdir(dir);
+    (void)rmdir(other);
+    return rmdir(base);
+}
+
+static bool is_of(const struct file_place *place, const char *path)
+{
+    struct stat one, two;
+    assert_int_equal(stat(path, &two), 0);
+    return fstat(place->fd, &one) == 0 && one.st_dev == two.st_dev && one.st_ino == two.st_ino;
+}
+
+static bool is_open(int fd)
+{
+    return fcntl(fd, F_GETFD) >= 0;
+}
+
+/* Writes one document, without writing one. Returns false where that cannot be tried here. */
+static bool use(struct file_place *place, bool durable, bool has_failed)
+{
+    file_place_open(place, true, durable);
+    if (!place->is_local)
+        return false;
+    file_place_leave(place, has_failed);
+    return true;
+}
+
+static void begin(struct file_place *place)
+{
+    file_place_init(place, dir);
+    if (!use(place, false, false)) {
+        file_place_close(place);
+        skip(); /* the tests' directory is on a file system that is not the kernel's own */
+    }
+}
+
+static void it_is_kept_until_it_is_closed(void **state)
+{
+    struct file_place place;
+    (void)state;
+    begin(&place);
+    int fd = place.fd;
+    assert_true(fd >= 0);
+    assert_true(is_of(&place, dir));
+    assert_true(file_place_renames_anew(&place));
+    assert_true(use(&place, true, false));
+    assert_int_equal(place.fd, fd);
+    file_place_close(&place);
+    assert_false(is_open(fd));
+    assert_false(file_place_renames_anew(&place));
+    file_place_close(&place);
+    assert_true(use(&place, false, false)); /* and can be opened again */
+    assert_true(is_of(&place, dir));
+    file_place_close(&place);
+}
+
+static void another_directory_that_takes_the_path_is_soon_used(void **state)
+{
+    struct file_place place;
+    (void)state;
+    begin(&place);
+    assert_int_equal(rename(dir, other), 0);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    unsigned uses = 0;
+    while (!is_of(&place, dir)) {
+        assert_true(uses++ < USES_MAX);
+        assert_true(use(&place, uses % 2 != 0, false));
+    }
+    assert_true(uses > 1);
+    file_place_close(&place);
+}
+
+static void it_is_not_kept_after_a_failure(void **state)
+{
+    struct file_place place;
+    (void)state;
+    begin(&place);
+    int fd = place.fd;
+    assert_true(use(&place, false, true));
+    assert_int_equal(place.fd, AT_FDCWD);
+    assert_false(is_open(fd));
+}
+
+static void a_directory_that_was_removed_is_made_and_used(void **state)
+{
+    struct file_place place;
+    struct err err;
+    (void)state;
+    begin(&place);
+    assert_int_equal(rmdir(dir), 0);
+    assert_int_equal(file_place_make(&place, &err), ERR_OK);
+    assert_true(is_of(&place, dir));
+    file_place_close(&place);
+    assert_int_equal(rmdir(dir), 0);
+    file_place_open(&place, true, true); /* of what is not there, only the path is known */
+    assert_int_equal(place.fd, AT_FDCWD);
+    assert_int_equal(file_place_sync(&place, &err), ERR_UNAVAILABLE);
+    assert_int_equal(file_place_make(&place, &err), ERR_OK);
+    assert_int_equal(file_place_sync(&place, &err), ERR_OK);
+    file_place_leave(&place, false);
+    file_place_close(&place);
+}
+
+static void who_only_reads_does_without(void **state)
+{
+    struct file_place place;
+    (void)state;
+    file_place_init(&place, dir);
+    file_place_open(&place, false, false);
+    assert_int_equal(place.fd, AT_FDCWD);
+    file_place_leave(&place, false);
+}
+
+/* /proc is no place for documents, and that it may be one is known to nobody. */
+static void elsewhere_it_is_open_for_what_is_durable_only(void **state)
+{
+    struct file_place place;
+    (void)state;
+    file_place_init(&place, "/proc/self");
+    file_place_open(&place, true, true);
+    int fd = place.fd;
+    assert_true(fd >= 0);
+    assert_false(file_place_renames_anew(&place));
+    file_place_leave(&place, false);
+    assert_false(is_open(fd));
+    file_place_open(&place, true, false);
+    assert_int_equal(place.fd, AT_FDCWD);
+    file_place_leave(&place, false);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(it_is_kept_until_it_is_closed, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(another_directory_that_takes_the_path_is_soon_used, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(it_is_not_kept_after_a_failure, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_directory_that_was_removed_is_made_and_used, set_up,
+                                        tear_down),
+        cmocka_unit_test_setup_teardown(who_only_reads_does_without, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(elsewhere_it_is_open_for_what_is_durable_only, set_up,
+                                        tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
