@@ -32,6 +32,7 @@ struct left {
     struct left_options options;
     struct left_prompt *prompts; /* the oldest first */
     unsigned count, capacity;
+    unsigned generation;     /* of ComfyUI's returns, for which patience counts */
     uint64_t gone_at;        /* one that has been seen; 0: none */
     uint64_t hurry_until;    /* 0: there is none */
     bool looks_on;           /* at once, when what waits has been deleted; but once a tick */
@@ -89,12 +90,6 @@ void left_forget(struct left *l)
     left_end_if_empty(l);
 }
 
-void left_begin_patience(struct left *l)
-{
-    for (unsigned i = 0; i < l->count; i++)
-        l->prompts[i].since = clock_mono_ms();
-}
-
 void left_thaw(struct left *l, uint64_t gap_ms)
 {
     for (unsigned i = 0; i < l->count; i++)
@@ -115,8 +110,22 @@ static void left_note_place(void *ctx, struct slice id, enum queue_place place)
             l->prompts[i].place = place;
 }
 
+/* Patience counts while ComfyUI can be asked, and anew when it can be asked again. */
+static bool left_counts_patience(struct left *l)
+{
+    const struct supervisor *s = l->options.supervisor;
+    if (supervisor_state(s) != SUPERVISOR_READY)
+        return false;
+    if (l->generation != supervisor_generation(s)) {
+        l->generation = supervisor_generation(s);
+        for (unsigned i = 0; i < l->count; i++)
+            l->prompts[i].since = clock_mono_ms();
+    }
+    return true;
+}
+
 /* Forgets what is gone. */
-static void left_note_places(struct left *l, const struct queue *queue)
+static void left_note_places(struct left *l, const struct queue *queue, bool counts_patience)
 {
     uint64_t now = clock_mono_ms();
     for (unsigned i = 0; i < l->count; i++)
@@ -125,7 +134,7 @@ static void left_note_places(struct left *l, const struct queue *queue)
     for (unsigned i = l->count; i-- > 0;) {
         struct left_prompt *p = &l->prompts[i];
         bool absent = p->place == QUEUE_ABSENT;
-        bool waited = !p->expected || now - p->since >= LEFT_EXPECT_MS;
+        bool waited = !p->expected || (counts_patience && now - p->since >= LEFT_EXPECT_MS);
         if (absent && p->missed && waited) {
             left_remove(l, i);
             continue;
@@ -182,8 +191,6 @@ static bool left_is_overdue(const struct left *l, const struct left_prompt *p)
 /* What the last look has not shown is gone for all one knows, if there is no further answer. */
 static void left_end_overdue(struct left *l)
 {
-    if (supervisor_state(l->options.supervisor) != SUPERVISOR_READY)
-        return; /* it could not even be asked */
     for (unsigned i = l->count; i-- > 0;) {
         struct left_prompt *p = &l->prompts[i];
         if (!left_is_overdue(l, p))
@@ -289,15 +296,17 @@ static void left_on_queue(struct comfy_request *r, const struct err *err)
 {
     struct left *l = r->ctx;
     struct queue queue;
+    bool counts_patience = left_counts_patience(l);
     if (err == NULL && r->status == 200) {
         struct buf body = comfy_request_take_body(r); /* the request is used again */
         if (queue_parse(&queue, buf_slice(&body), NULL) == ERR_OK) {
-            left_note_places(l, &queue);
+            left_note_places(l, &queue, counts_patience);
             left_ask_away(l);
         }
         buf_done(&body);
     }
-    left_end_overdue(l);
+    if (counts_patience)
+        left_end_overdue(l);
     if (l->count > 0)
         left_pace(l);
     else
@@ -350,6 +359,8 @@ void left_add(struct left *l, const char *prompt_id, bool absent)
 {
     if (l->closed != NULL || left_has(l, prompt_id))
         return;
+    if (l->count == 0)
+        l->generation = supervisor_generation(l->options.supervisor);
     if (l->count == LEFT_MAX)
         left_remove(l, 0);
     if (l->count == l->capacity) {

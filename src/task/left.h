@@ -40,7 +40,6 @@ unsigned left_count(const struct left *l);
 void left_hurry(struct left *l);
 bool left_hurries(const struct left *l);
 void left_forget(struct left *l);                /* their ComfyUI is gone */
-void left_begin_patience(struct left *l);        /* it can be asked again */
 void left_thaw(struct left *l, uint64_t gap_ms); /* the process did not run for so long */
 void left_free(struct left *l, void (*closed)(void *ctx), void *ctx); /* from the loop */
 

@@ -169,7 +169,6 @@ void task_hub_on_state(struct task_hub *h, enum supervisor_state now)
     bool lives = supervisor_is_attached(h->options.supervisor);
     if (now == SUPERVISOR_READY) {
         h->ready_at = clock_mono_ms();
-        left_begin_patience(h->left);
         return;
     }
     if (now == SUPERVISOR_BACKOFF && lives)

@@ -239,6 +239,26 @@ def test_what_was_on_its_way_when_the_line_was_cut_is_asked_away_however_long_th
         assert run.result().status == 200
 
 
+def test_a_request_on_its_way_when_it_was_lost_is_waited_for_from_its_return(world):
+    """While it was away looks have shown nothing, for longer than a request is waited for."""
+    comfy = world.comfyui()
+    agent = world.agent(url=comfy.url)
+    comfy.control({"at": "http", "route": "POST /prompt", "do": "hang"})
+    run = later(agent.run, image_prompt(1), "t")
+    until("it to be sent", lambda: comfy.state()["requests"].get("POST /prompt"))
+    prompt_id = until("its id", lambda: (world.document("t~task") or {}).get("prompt_id"))
+    comfy.control({"at": "http", "route": "GET /system_stats", "do": "answer", "status": 503, "times": 0})
+    until("it to be missed", lambda: "backoff, was ready" in agent.log.read_text())
+    time.sleep(12)
+    comfy.reset()
+    assert run.result().status == 200
+    looks = comfy.state()["requests"].get("GET /queue", 0)
+    until("looks that show nothing", lambda: comfy.state()["requests"].get("GET /queue", 0) >= looks + 3)
+    late = json.dumps({"prompt": steps_prompt(5000, 50), "prompt_id": prompt_id})
+    assert ask(comfy.port, "POST", "/prompt", late).status == 200
+    until("it to be asked away", lambda: comfy.state()["interrupts"] or comfy.state()["deleted"])
+
+
 def test_what_runs_is_interrupted_as_soon_as_what_waits_is_deleted(world):
     comfy = world.comfyui()
     agent = world.agent(url=comfy.url, env={"PLATFORM": "fc", "MAX_CONCURRENCY": "2"})
