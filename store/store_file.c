@@ -23,6 +23,7 @@
 #include "store_url.h"
 #include "workers.h"
 
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -66,7 +67,8 @@ static struct file_backend *backend_of(struct store_backend *b)
 
 /* --- on a worker thread ---------------------------------------------------------------------- */
 
-static _Thread_local struct file_place place; /* a thread works for one backend only */
+/* A thread works for one backend only. */
+static _Thread_local struct file_place place = {.fd = AT_FDCWD};
 
 static void job_docs_work(struct work *w)
 {

@@ -11,7 +11,7 @@
 
 enum {
     DIR_MODE = 0750, /* less the umask */
-    PLACE_USES = 16, /* then its share of an operation is small, and it is milliseconds old */
+    KEEP_MS = 50,
 };
 
 enum err_code file_failed(struct err *err, int errnum, const char *what)
@@ -83,21 +83,24 @@ static int place_open_dir(const struct file_place *place)
     return open(place->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+static void place_keep(struct file_place *place, int fd, uint64_t now)
+{
+    place->fd = fd;
+    place->is_local = place_is_local(fd);
+    place->old_at = now + KEEP_MS;
+}
+
 void file_place_open(struct file_place *place, bool writes, bool durable)
 {
-    if (place->fd != AT_FDCWD && place->uses < PLACE_USES) {
-        place->uses++;
+    uint64_t now = clock_mono_ms();
+    if (place->fd != AT_FDCWD && now < place->old_at)
         return;
-    }
     file_place_close(place);
     if (!durable && !(writes && place->is_local))
         return;
     int fd = place_open_dir(place);
-    if (fd < 0)
-        return;
-    place->fd = fd;
-    place->uses = 1;
-    place->is_local = place_is_local(fd);
+    if (fd >= 0)
+        place_keep(place, fd, now);
 }
 
 void file_place_leave(struct file_place *place, bool has_failed)
@@ -118,7 +121,7 @@ void file_place_look_again(struct file_place *place)
         return;
     (void)close(place->fd != AT_FDCWD ? place->fd : fd);
     if (place->fd != AT_FDCWD)
-        place->fd = fd;
+        place_keep(place, fd, clock_mono_ms());
 }
 
 static enum err_code place_make_dirs(const char *dir, struct err *err)

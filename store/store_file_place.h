@@ -2,8 +2,8 @@
  *
  * On the kernel's own file systems it is kept open for the operations that come without a rest
  * between them: names are looked up in it, which costs less than a path, and it need not be opened
- * once more to be synced. It is kept for a few operations only, and not after a failure: by a mount
- * or a rename, another directory may have taken the path. */
+ * once more to be synced. It is kept for a moment only, and not after a failure: by a mount or a
+ * rename, another directory may have taken the path. */
 #ifndef STORE_FILE_PLACE_H
 #define STORE_FILE_PLACE_H
 
@@ -13,7 +13,7 @@ struct file_place {
     const char *dir; /* absolute; the caller's, at most PATH_MAX with a name */
     int fd;          /* of it; AT_FDCWD: its path is used */
     bool is_local;   /* what file system the newest fd was on; before the first: hoped */
-    unsigned uses;   /* of fd */
+    uint64_t old_at; /* on clock_mono_ms(): fd is to be opened anew */
 };
 
 void file_place_init(struct file_place *ret, const char *dir);

@@ -70,7 +70,7 @@ static void workers_leave(struct workers *ws)
         workers_free(ws);
 }
 
-/* With the mutex held, but meanwhile. */
+/* With the mutex held, which it lets go meanwhile. */
 static void workers_rest(struct workers *ws)
 {
     if (ws->rest == NULL)

@@ -19,8 +19,8 @@ struct work {
 /* Threads are started on demand, at most `threads` (1..8), with all signals blocked. */
 struct workers *workers_new(uv_loop_t *loop, unsigned threads);
 void workers_add(struct workers *ws, struct work *w);
-/* Before any job: what a thread does when it finds no further one, before that the last one was run
- * is told to the loop. */
+/* Before any job: what a thread does when there is no further one; only then is the loop told of
+ * the last. */
 void workers_on_rest(struct workers *ws, void (*rest)(void));
 unsigned workers_pending(const struct workers *ws); /* added and not yet done */
 /* Waits for running and queued jobs at most wait_ms; threads that are stuck beyond are abandoned

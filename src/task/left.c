@@ -19,7 +19,7 @@ enum {
 
 struct left_prompt {
     char id[TASK_PROMPT_ID_MAX + 1];
-    uint64_t since;         /* added, or seen at last after all */
+    uint64_t since;         /* added, seen at last after all, or ComfyUI is back */
     bool expected;          /* nobody has seen it yet */
     bool missed;            /* by the last look */
     bool hopeless;          /* it does not stop, and its ComfyUI cannot be killed */

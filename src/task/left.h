@@ -29,7 +29,8 @@ struct left_options {
 struct left *left_new(uv_loop_t *loop, const struct left_options *options);
 
 /* absent: it was in neither queue nor history, but its request may arrive yet: within
- * LEFT_EXPECT_MS, else, says the look after that, it does not come any more. */
+ * LEFT_EXPECT_MS, else, says the look after that, it does not come any more. That time runs while
+ * ComfyUI is READY only, anew from each return. */
 void left_add(struct left *l, const char *prompt_id, bool absent);
 /* One that has been seen, and whose time to end by itself is not over. */
 bool left_is_there(const struct left *l);

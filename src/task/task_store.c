@@ -100,7 +100,7 @@ void task_store_first(struct task *t)
 void task_store_live(struct task *t, uint64_t now)
 {
     t->live_due = true;
-    if (!t->live || now - t->queued_at < TASK_LIVE_AFTER_MS || !task_lease_holds(t, now))
+    if (!t->live || now < t->queued_at + TASK_LIVE_AFTER_MS || !task_lease_holds(t, now))
         return;
     t->live_due = false;
     t->beat_at = now;

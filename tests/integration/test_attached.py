@@ -253,7 +253,7 @@ def test_a_request_on_its_way_when_it_was_lost_is_waited_for_from_its_return(wor
     comfy.reset()
     assert run.result().status == 200
     looks = comfy.state()["requests"].get("GET /queue", 0)
-    until("looks that show nothing", lambda: comfy.state()["requests"].get("GET /queue", 0) >= looks + 3)
+    until("looks that show nothing", lambda: comfy.state()["requests"].get("GET /queue", 0) >= looks + 2)
     late = json.dumps({"prompt": steps_prompt(5000, 50), "prompt_id": prompt_id})
     assert ask(comfy.port, "POST", "/prompt", late).status == 200
     until("it to be asked away", lambda: comfy.state()["interrupts"] or comfy.state()["deleted"])
