@@ -7,6 +7,9 @@ test, or a pytest node id that begins with tests/.
 Works in copies of the files that git knows or would add, as they are now, under build/mutants. Each has
 a build of its own that later runs go on with, so a fault costs one file's compilation and one
 link. Exit code 0: every test passes without faults, and every fault makes its test fail.
+
+--look only sees that each fault still fits into the files as they are, and that its test exists, by the
+tests that build/asan was configured with.
 """
 import argparse
 import collections
@@ -173,12 +176,45 @@ class Copies:
                 print("    " + "\n    ".join(printed.splitlines()[-25:]), flush=True)
 
 
+def pytest_names():
+    """Node ids, and those of all the cases of a test."""
+    done = subprocess.run(["/usr/bin/python3", "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", "tests"],
+                          cwd=TOP, env=dict(os.environ, AGENT="none"), text=True, capture_output=True)
+    if done.returncode != 0:
+        sys.exit(done.stdout[-4000:] + done.stderr[-4000:])
+    names = {line for line in done.stdout.splitlines() if "::" in line}
+    return names | {name.split("[")[0] for name in names}
+
+
+def ctest_names():
+    done = subprocess.run(["ctest", "--test-dir", TOP / "build" / "asan", "--show-only=json-v1"], check=True, text=True,
+                          capture_output=True)
+    return {test["name"] for test in json.loads(done.stdout)["tests"]}
+
+
+def look(mutants):
+    tests = pytest_names() | ctest_names()
+    bad = 0
+    for mutant in mutants:
+        applied = subprocess.run(["git", "apply", "--check", "-p1", "-C1", mutant.patch], cwd=TOP, text=True,
+                                 stderr=subprocess.PIPE)
+        if applied.returncode != 0:
+            print(f"{mutant.name}: does not apply\n{applied.stderr}")
+        if mutant.test not in tests:
+            print(f"{mutant.name}: no such test: {mutant.test}")
+        bad += applied.returncode != 0 or mutant.test not in tests
+    return 0 if bad == 0 else 1
+
+
 def main():
     parser = argparse.ArgumentParser(prog="./dev mutants")
     parser.add_argument("names", nargs="*", metavar="NAME", help="patches, without .patch (all)")
     parser.add_argument("-j", "--jobs", type=int, default=2, help="how many at once (2)")
+    parser.add_argument("--look", action="store_true", help="only whether they fit, and their tests exist")
     args = parser.parse_args()
     mutants = read_mutants(args.names)
+    if args.look:
+        return look(mutants)
     COPIES.mkdir(parents=True, exist_ok=True)
     alone = open(COPIES / "lock", "w")  # released when this process ends
     fcntl.flock(alone, fcntl.LOCK_EX)
