@@ -221,14 +221,24 @@ static enum err_code file_write(struct file_place *place, const struct store_doc
     return code;
 }
 
-static enum err_code file_remove(const struct file_place *place, const struct store_doc *doc,
-                                 uint64_t not_after_ms, struct err *err)
+static int file_unlink(const struct file_place *place, const char *key)
 {
     struct file_path path;
+    return unlinkat(place->fd, path_of(&path, place, key), 0) == 0 ? 0 : errno;
+}
+
+static enum err_code file_remove(struct file_place *place, const struct store_doc *doc,
+                                 uint64_t not_after_ms, struct err *err)
+{
     if (is_too_late(not_after_ms))
         return too_late(err);
-    if (unlinkat(place->fd, path_of(&path, place, doc->key), 0) != 0)
-        return errno == ENOENT ? ERR_OK : file_failed(err, errno, "unlink");
+    int errnum = file_unlink(place, doc->key);
+    if (errnum == ENOENT) {
+        file_place_look_again(place);
+        errnum = file_unlink(place, doc->key);
+    }
+    if (errnum != 0)
+        return errnum == ENOENT ? ERR_OK : file_failed(err, errnum, "unlink");
     return doc->durable ? file_place_sync(place, err) : ERR_OK;
 }
 

@@ -1,3 +1,6 @@
+/* What may differ between two operations is what the path leads to: another directory, perhaps on
+ * another file system. Each fd is asked for its device, which costs no server a question; only a
+ * new device is asked what it is. */
 #include "store_file_place.h"
 
 #include <errno.h>
@@ -45,24 +48,6 @@ static bool file_system_is_local(int fd)
     }
 }
 
-/* A server is not asked each time. */
-static bool place_is_local(int fd)
-{
-    static _Thread_local struct {
-        bool known, local;
-        dev_t dev;
-    } last;
-    struct stat st;
-    if (fstat(fd, &st) != 0)
-        return false;
-    if (!last.known || last.dev != st.st_dev) {
-        last.local = file_system_is_local(fd);
-        last.dev = st.st_dev;
-        last.known = true;
-    }
-    return last.local;
-}
-
 /* --- its life -------------------------------------------------------------------------------- */
 
 void file_place_init(struct file_place *ret, const char *dir)
@@ -85,8 +70,12 @@ static int place_open_dir(const struct file_place *place)
 
 static void place_keep(struct file_place *place, int fd, uint64_t now)
 {
+    struct stat st;
+    dev_t dev = fstat(fd, &st) == 0 ? st.st_dev : 0;
+    if (dev == 0 || dev != place->dev)
+        place->is_local = dev != 0 && file_system_is_local(fd);
+    place->dev = dev;
     place->fd = fd;
-    place->is_local = place_is_local(fd);
     place->old_at = now + KEEP_MS;
 }
 

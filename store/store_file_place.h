@@ -9,10 +9,13 @@
 
 #include "base.h"
 
+#include <sys/types.h>
+
 struct file_place {
     const char *dir; /* absolute; the caller's, at most PATH_MAX with a name */
     int fd;          /* of it; AT_FDCWD: its path is used */
-    bool is_local;   /* what file system the newest fd was on; before the first: hoped */
+    dev_t dev;       /* that the newest fd was on; 0: none yet, or not to be learnt */
+    bool is_local;   /* of the kernel's own file systems; before the first fd: hoped */
     uint64_t old_at; /* on clock_mono_ms(): fd is to be opened anew */
 };
 
