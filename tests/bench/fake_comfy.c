@@ -6,7 +6,11 @@
  * one picture of as many bytes as its filename_prefix says: bench_<bytes>. Hold never ends. Not
  * told is progress_state, whose traffic grows with the square of the number of nodes.
  *
- * Prints its port, and dies with whoever started it. */
+ *     fake_comfy [PORT [BOOT_MS]]
+ *
+ * Listens when BOOT_MS have passed (none unless given), on a port of the kernel's unless one is
+ * given. GET /times tells when it began, when it listened and when it was asked. Prints its port,
+ * and dies with whoever started it. */
 #include "codec.h"
 #include "json_scan.h"
 #include "later.h"
@@ -63,6 +67,7 @@ static struct {
     struct ended ended[ENDED_MAX];
     unsigned ended_count;
     struct buf text; /* of the message or the answer that is being made */
+    uint64_t began_ns, listened_ns;
     char picture[PART_BYTES];
 } f;
 
@@ -395,6 +400,16 @@ static void answer_stats(struct http_req *req)
     answer_json(req, 200);
 }
 
+/* By CLOCK_MONOTONIC, which who measures reads as well. */
+static void answer_times(struct http_req *req)
+{
+    buf_reset(&f.text);
+    buf_addf(&f.text, "{\"began_ns\": %llu, \"listened_ns\": %llu, \"now_ns\": %llu}",
+             (unsigned long long)f.began_ns, (unsigned long long)f.listened_ns,
+             (unsigned long long)uv_hrtime());
+    answer_json(req, 200);
+}
+
 static void answer_queue(struct http_req *req)
 {
     const char *comma = "";
@@ -500,6 +515,7 @@ static void on_request(struct http_req *req, void *ctx)
         {"/view", answer_view},
         {"/upload/image", answer_upload},
         {"/system_stats", answer_stats},
+        {"/times", answer_times},
         {"/queue", answer_queue},
         {"/history/", answer_history},
         {"/object_info/", answer_class},
@@ -521,10 +537,15 @@ static void on_request(struct http_req *req, void *ctx)
     http_respond(req, 404, "text/plain", SLICE("404: Not Found"), NULL);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     struct http_server_options options = {HTTP_SERVER_DEFAULTS};
     struct err err;
+    f.began_ns = uv_hrtime();
+    if (argc > 1)
+        options.port = (unsigned)strtoul(argv[1], NULL, 10);
+    if (argc > 2)
+        uv_sleep((unsigned)strtoul(argv[2], NULL, 10));
     options.host = "127.0.0.1";
     options.handler = on_request;
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -537,6 +558,7 @@ int main(void)
     later_init(&f.later, &f.loop);
     struct http_server *server = http_server_new(&f.loop, &f.later, &options);
     ASSERT(http_server_start(server, &err) == ERR_OK);
+    f.listened_ns = uv_hrtime();
     (void)printf("%u\n", http_server_port(server));
     (void)fflush(stdout);
     return uv_run(&f.loop, UV_RUN_DEFAULT);

@@ -4,12 +4,14 @@
  *     load --port N [--connections N] --count N | --seconds N [--warmup N] [--patience N]
  *          [--path P] [--body FILE] [--task-id PREFIX] [--expect TEXT]
  *     load --port N … --direct --body FILE
+ *     load --port N … --watch --body FILE
  *
  * With a body it is a POST. With a task-id each request says one of its own:
  * PREFIX-connection-turn. An answer is good if it is a 200 and `expect` is somewhere in it.
  * --direct makes a run as a client of ComfyUI would who has no agent: a WebSocket of its own, POST
- * /prompt, news until the end, GET /view of the picture. The first `warmup` requests do not count;
- * they make the connections.
+ * /prompt, news until the end, GET /view of the picture. --watch makes it over a WebSocket of its
+ * own at `path`: sends the prompt, and takes news until the result. The first `warmup` requests do
+ * not count; they make the connections.
  *
  * One thread, epoll, no libraries of the program's but for buffers: it is not what it measures. */
 #include "buf.h"
@@ -68,7 +70,7 @@ static struct {
     unsigned port, connections, count, warmup;
     double seconds, patience_s;
     const char *path, *task_id, *expect;
-    bool direct;
+    bool direct, watch;
     struct buf body;
 
     int epoll;
@@ -203,11 +205,27 @@ static void send_handshake(struct slot *s)
 {
     char path[64];
     (void)snprintf(path, sizeof(path), "/ws?clientId=load-%d-%u", (int)getpid(), s->number);
-    head_begin(&s->ws, "GET", path);
+    head_begin(&s->ws, "GET", l.watch ? l.path : path);
+    if (l.task_id != NULL)
+        buf_addf(&s->ws.head, "task-id: %s-%u-%u\r\n", l.task_id, s->number, s->turn);
     buf_adds(&s->ws.head,
              "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
              "sec-websocket-key: bm8gc2VjcmV0IGhlcmUhIQ==\r\n\r\n");
     link_send(&s->ws, SLICE_EMPTY);
+}
+
+/* One whole text, with a mask that changes nothing. */
+static void send_text(struct slot *s, struct slice text)
+{
+    static const char mask[4];
+    size_t more = text.len < 126 ? 0 : text.len <= UINT16_MAX ? 2 : 8; /* bytes of the length */
+    struct buf *head = &s->ws.head;
+    buf_reset(head);
+    buf_addf(head, "%c%c", 0x81, 0x80 | (more == 0 ? (int)text.len : more == 2 ? 126 : 127));
+    while (more-- > 0)
+        buf_addf(head, "%c", (int)(text.len >> 8 * more & 0xff));
+    buf_add(head, (struct slice){mask, sizeof(mask)});
+    link_send(&s->ws, text);
 }
 
 static void send_prompt(struct slot *s)
@@ -231,7 +249,7 @@ static void slot_begin(struct slot *s)
     s->turn++;
     s->asked = s->posted = s->ended = s->viewing = false;
     s->began_ns = now_ns();
-    if (!l.direct)
+    if (!l.direct && !l.watch)
         send_request(s, l.path, buf_slice(&l.body));
     else if (s->ws.fd < 0)
         send_handshake(s);
@@ -272,6 +290,31 @@ static void direct_on_text(struct slot *s, struct slice text)
     }
 }
 
+/* --- a watched run --------------------------------------------------------------------------- */
+
+static void watch_on_text(struct slot *s, struct slice text)
+{
+    l.bytes += text.len;
+    if (slice_starts(text, SLICE("{\"type\":\"progress\"")))
+        return;
+    if (!slice_starts(text, SLICE("{\"type\":\"result\"")))
+        slot_fail(s, "not a result:", text);
+    else if (l.expect != NULL && memmem(text.ptr, text.len, l.expect, strlen(l.expect)) == NULL)
+        slot_fail(s, "the result has no", slice_of(l.expect));
+    else {
+        link_drop(&s->ws);
+        slot_end(s, true);
+    }
+}
+
+static void ws_on_text(struct slot *s, struct slice text)
+{
+    if (l.watch)
+        watch_on_text(s, text);
+    else
+        direct_on_text(s, text);
+}
+
 static void ws_feed(struct link *c, struct slice bytes)
 {
     size_t at = 0;
@@ -290,11 +333,18 @@ static void ws_feed(struct link *c, struct slice bytes)
         }
         if (c->in.len - at < head + len)
             break;
-        direct_on_text(c->slot, (struct slice){c->in.ptr + at + head, len});
+        ws_on_text(c->slot, (struct slice){c->in.ptr + at + head, len});
         at += head + len;
     }
     if (c->fd >= 0)
         buf_consume(&c->in, at);
+}
+
+static void ws_begin(struct link *c)
+{
+    c->is_ws = true;
+    if (l.watch)
+        send_text(c->slot, buf_slice(&l.body));
 }
 
 /* --- answers --------------------------------------------------------------------------------- */
@@ -323,7 +373,7 @@ static void http_on_answer(struct link *c)
     struct slot *s = c->slot;
     char what[32];
     (void)snprintf(what, sizeof(what), "status %d", c->status);
-    if (c->status != 200)
+    if (c->status != 200 || l.watch)
         slot_fail(s, what, buf_slice(&c->window));
     else if (l.direct && !s->posted) {
         s->posted = true;
@@ -362,7 +412,7 @@ static bool http_on_line(struct link *c, struct slice line)
         if (line.len > 0)
             http_on_header(c, line);
         else if (c->status == 101)
-            c->is_ws = true;
+            ws_begin(c);
         else
             c->at = c->chunked ? AT_CHUNK_SIZE : c->left > 0 ? AT_BODY : AT_STATUS;
         return line.len == 0 && c->at == AT_STATUS;
@@ -519,12 +569,19 @@ static void slots_init(void)
 static bool read_options(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"port", required_argument, NULL, 'p'},    {"connections", required_argument, NULL, 'c'},
-        {"count", required_argument, NULL, 'n'},   {"seconds", required_argument, NULL, 's'},
-        {"warmup", required_argument, NULL, 'w'},  {"patience", required_argument, NULL, 't'},
-        {"path", required_argument, NULL, 'u'},    {"body", required_argument, NULL, 'b'},
-        {"task-id", required_argument, NULL, 'i'}, {"expect", required_argument, NULL, 'e'},
-        {"direct", no_argument, NULL, 'd'},        {NULL, 0, NULL, 0},
+        {"port", required_argument, NULL, 'p'},
+        {"connections", required_argument, NULL, 'c'},
+        {"count", required_argument, NULL, 'n'},
+        {"seconds", required_argument, NULL, 's'},
+        {"warmup", required_argument, NULL, 'w'},
+        {"patience", required_argument, NULL, 't'},
+        {"path", required_argument, NULL, 'u'},
+        {"body", required_argument, NULL, 'b'},
+        {"task-id", required_argument, NULL, 'i'},
+        {"expect", required_argument, NULL, 'e'},
+        {"direct", no_argument, NULL, 'd'},
+        {"watch", no_argument, NULL, 'r'},
+        {NULL, 0, NULL, 0},
     };
     int option;
     while ((option = getopt_long(argc, argv, "", options, NULL)) != -1) {
@@ -540,11 +597,13 @@ static bool read_options(int argc, char **argv)
         case 'i': l.task_id = optarg; break;
         case 'e': l.expect = optarg; break;
         case 'd': l.direct = true; break;
+        case 'r': l.watch = true; break;
         default: return false;
         }
     }
     return l.port > 0 && l.connections > 0 && (l.seconds > 0 || l.count > 0) &&
-           (!l.direct || l.body.len > 0) && (l.expect == NULL || l.expect[0] != '\0');
+           (!(l.direct || l.watch) || l.body.len > 0) && !(l.direct && l.watch) &&
+           (l.expect == NULL || l.expect[0] != '\0');
 }
 
 int main(int argc, char **argv)

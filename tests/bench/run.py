@@ -181,14 +181,16 @@ class Lab:
         self.comfy = int(self.fake.child.stdout.readline())
 
     @contextlib.contextmanager
-    def agent(self, ready=True, store=None, **env):
-        """The program in front of the fake, with a store of its own."""
+    def agent(self, ready=True, store=None, command=(), **env):
+        """The program in front of the fake, or with a command that it starts, and a store of its own."""
         port, name = free_port(), f"agent{time.monotonic_ns()}"
-        settings = dict(PATH=os.environ["PATH"], COMFYUI_URL=f"http://127.0.0.1:{self.comfy}", PLATFORM="none",
-                        STORE_URL=f"file:{store or self.directory / name}", LISTEN_HOST="127.0.0.1", **env)
+        settings = dict(PATH=os.environ["PATH"], PLATFORM="none", LISTEN_HOST="127.0.0.1",
+                        STORE_URL=f"file:{store or self.directory / name}", **env)
+        if not command:
+            settings["COMFYUI_URL"] = f"http://127.0.0.1:{self.comfy}"
         with open(self.directory / "agent.log", "wb") as log:
-            process = Process([self.build / "src/comfy-agent", "--port", port], env=settings,
-                              stdout=log, stderr=log)
+            process = Process([self.build / "src/comfy-agent", "--port", port, "--", *command], env=settings,
+                              stdout=log, stderr=log, end=signal.SIGTERM if command else signal.SIGKILL)
         process.port = port
         try:
             if ready:
@@ -255,6 +257,8 @@ class Lab:
         file.write_text(graph)
         if who == "direct":
             return self.load(port, direct=True, body=file, **options)
+        if who == "watched":
+            return self.load(port, watch=True, path="/api/run/ws", body=file, expect='"results"', **options)
         return self.load(port, path="/api/run", body=file, task_id=f"run{time.monotonic_ns()}",
                          expect='"results"', **options)
 
@@ -277,6 +281,29 @@ def start(lab):
                 until("the first answer", lambda: answers(process))
                 took.append((time.monotonic() - process.began) * 1e3)
         lab.note("start: exec to the first answer", "ms", who, statistics.median(took), "nginx")
+
+
+def child(lab):
+    """How long ComfyUI is there and nobody gets to it: at the start, and after a death, less the time it boots."""
+    port, boot_ms = free_port(), 50 if lab.quick else 300
+    command = [lab.build / "tests/bench/fake_comfy", port, boot_ms]
+
+    def times():
+        status, body = ask(agent.port, "GET", "/times")
+        return status == 200 and json.loads(body)
+
+    for _ in range(1 if lab.quick else 5):
+        with lab.agent(ready=False, command=command, COMFYUI_PORT=str(port)) as agent:
+            until("the agent to answer", lambda: answers(agent))
+            first = until("the first answer of a child", times)
+            lab.note("ComfyUI's port open to the first proxied answer", "ms", "agent",
+                     (first["now_ns"] - first["listened_ns"]) / 1e6)
+            killed = time.monotonic_ns()
+            os.kill(int(agent.pids()[1]), signal.SIGKILL)
+            second = until("the first answer of its successor",
+                           lambda: (said := times()) and said["began_ns"] != first["began_ns"] and said)
+            lab.note("ComfyUI killed to its successor's first answer, less its boot", "ms", "agent",
+                     (second["began_ns"] - killed + second["now_ns"] - second["listened_ns"]) / 1e6)
 
 
 def idle(lab):
@@ -425,7 +452,24 @@ def growth(lab):
                 lab.note(f"run of {what} over one of 10 nodes, 20 steps", "×", who, ms / base, "direct")
 
 
-SUITES = (start, idle, holding, status, runs, proxy, large, growth)
+def flood(lab):
+    """News as fast as they come: through /api/run/ws, which tells the newest of many, and through /ws, which tells all."""
+    graph = prompt(10, 2000 if lab.quick else 20000)
+    with lab.agent(MAX_CONCURRENCY="64") as agent, lab.nginx() as nginx:
+        for n, count in ((1, 6), (4, 12), (16, 32)):
+            count = n if lab.quick else count
+            took = {who: lab.run(who, port, graph, connections=n, count=count)["p50_us"] / 1e3
+                    for who, port in lab.sides(watched=agent.port, direct=lab.comfy)}
+            lab.note(f"run of 20,000 steps over /api/run/ws, {n} at once", "ms", "agent", took["watched"], "direct")
+            lab.note(f"run of 20,000 steps over /api/run/ws, {n} at once", "ms", "direct", took["direct"], "direct")
+        for n, count in ((1, 6), (4, 12), (16, 32)):
+            count = n if lab.quick else count
+            for who, process in lab.sides(agent=agent, nginx=nginx):
+                said = lab.run("direct", process.port, graph, connections=n, count=count)
+                lab.note(f"proxied /ws, 20,000 steps, {n} at once", "1/s", who, said["rate"], "nginx")
+
+
+SUITES = (start, child, idle, holding, status, runs, proxy, large, growth, flood)
 
 
 # --- the table --------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ def test_every_line_has_its_figure(tmp_path):
     assert done.returncode in (0, 77), done.stderr[-6000:]
     lines = [[cell.strip() for cell in line.split("|")] for line in table.read_text().splitlines()
              if line.startswith("| ")]
-    assert len(lines) > 40
+    assert len(lines) > 72
     for _, name, unit, agent, beside, ratio, _ in lines[1:]:
         assert NUMBER.fullmatch(agent), (name, agent)
         if beside and beside != "nginx is not installed":
@@ -68,6 +68,8 @@ def test_what_is_good_counts(load):
     (["--path", "/system_stats", "--expect", "unheard of"], None, "the answer has no"),
     (["--path", "/prompt"], [], "status 400"),
     (["--direct"], {"7": {"class_type": "PreviewAny", "inputs": {}}}, "a run without a picture"),
+    (["--watch", "--path", "/ws"], PICTURE, "not a result"),
+    (["--watch", "--path", "/system_stats"], PICTURE, "status 200"),
     (["--direct", "--patience", "0.1"], {"7": {"class_type": "Hold", "inputs": {}}}, "no answer in time"),
 ])
 def test_what_fails_does_not(load, options, body, why):
