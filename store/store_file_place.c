@@ -72,7 +72,8 @@ static void place_keep(struct file_place *place, int fd, uint64_t now)
 {
     struct stat st;
     dev_t dev = fstat(fd, &st) == 0 ? st.st_dev : 0;
-    if (dev == 0 || dev != place->dev)
+    /* A number is given again after an umount: only "not local" may be believed for ever. */
+    if (dev == 0 || dev != place->dev || place->is_local)
         place->is_local = dev != 0 && file_system_is_local(fd);
     place->dev = dev;
     place->fd = fd;

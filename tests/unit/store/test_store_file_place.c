@@ -61,6 +61,20 @@ static void begin(struct file_place *place)
     assert_true(is_of(place, dir));
 }
 
+static void it_is_kept_where_it_was_opened(void **state)
+{
+    struct file_place place;
+    (void)state;
+    begin(&place);
+    place.old_at = UINT64_MAX;
+    assert_int_equal(rename(dir, other), 0);
+    assert_int_equal(mkdir(dir, 0700), 0);
+    use(&place, false, false);
+    assert_true(is_of(&place, other));
+    file_place_close(&place);
+    assert_int_equal(rmdir(other), 0);
+}
+
 static void it_is_kept_until_it_is_closed(void **state)
 {
     struct file_place place;
@@ -130,21 +144,28 @@ static void what_is_missing_is_looked_for_where_the_path_leads(void **state)
     }
 }
 
+/* Also if it has the number that the other had before it was unmounted. */
 static void another_file_system_is_noticed_with_it(void **state)
 {
     struct file_place place;
+    struct stat st;
     (void)state;
+    assert_int_equal(stat("/proc/self", &st), 0);
     assert_int_equal(rename(dir, other), 0);
-    assert_int_equal(symlink(other, dir), 0);
-    begin(&place);
-    assert_int_equal(unlink(dir), 0);
-    assert_int_equal(symlink("/proc/self", dir), 0);
-    file_place_look_again(&place);
-    assert_true(is_of(&place, dir));
-    assert_false(file_place_renames_anew(&place));
-    file_place_leave(&place, false);
-    assert_int_equal(place.fd, AT_FDCWD);
-    assert_int_equal(unlink(dir), 0);
+    for (unsigned same_number = 0; same_number < 2; same_number++) {
+        assert_int_equal(symlink(other, dir), 0);
+        begin(&place);
+        if (same_number)
+            place.dev = st.st_dev;
+        assert_int_equal(unlink(dir), 0);
+        assert_int_equal(symlink("/proc/self", dir), 0);
+        file_place_look_again(&place);
+        assert_true(is_of(&place, dir));
+        assert_false(file_place_renames_anew(&place));
+        file_place_leave(&place, false);
+        assert_int_equal(place.fd, AT_FDCWD);
+        assert_int_equal(unlink(dir), 0);
+    }
 }
 
 static void it_is_not_kept_after_a_failure(void **state)
@@ -227,6 +248,7 @@ int main(void)
         return SKIPPED;
     }
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(it_is_kept_where_it_was_opened, set_up, tear_down),
         cmocka_unit_test_setup_teardown(it_is_kept_until_it_is_closed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(another_directory_that_takes_the_path_is_soon_used, set_up,
                                         tear_down),
