@@ -1,6 +1,6 @@
 /* What may differ between two operations is what the path leads to: another directory, perhaps on
- * another file system. Each fd is asked for its device, which costs no server a question; only a
- * new device is asked what it is. */
+ * another file system. Each fd is asked for its device, and what that is where it is new or was
+ * the kernel's own: neither costs a server a question again. */
 #include "store_file_place.h"
 
 #include <errno.h>

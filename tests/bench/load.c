@@ -206,8 +206,6 @@ static void send_handshake(struct slot *s)
     char path[64];
     (void)snprintf(path, sizeof(path), "/ws?clientId=load-%d-%u", (int)getpid(), s->number);
     head_begin(&s->ws, "GET", l.watch ? l.path : path);
-    if (l.task_id != NULL)
-        buf_addf(&s->ws.head, "task-id: %s-%u-%u\r\n", l.task_id, s->number, s->turn);
     buf_adds(&s->ws.head,
              "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
              "sec-websocket-key: bm8gc2VjcmV0IGhlcmUhIQ==\r\n\r\n");

@@ -458,12 +458,10 @@ def flood(lab):
     with lab.agent(MAX_CONCURRENCY="64") as agent, lab.nginx() as nginx:
         for n, count in ((1, 6), (4, 12), (16, 32)):
             count = n if lab.quick else count
-            took = {who: lab.run(who, port, graph, connections=n, count=count)["p50_us"] / 1e3
-                    for who, port in lab.sides(watched=agent.port, direct=lab.comfy)}
-            lab.note(f"run of 20,000 steps over /api/run/ws, {n} at once", "ms", "agent", took["watched"], "direct")
-            lab.note(f"run of 20,000 steps over /api/run/ws, {n} at once", "ms", "direct", took["direct"], "direct")
-        for n, count in ((1, 6), (4, 12), (16, 32)):
-            count = n if lab.quick else count
+            line = f"run of 20,000 steps over /api/run/ws, {n} at once"
+            for who, (how, port) in lab.sides(agent=("watched", agent.port), direct=("direct", lab.comfy)):
+                said = lab.run(how, port, graph, connections=n, count=count)
+                lab.note(line, "ms", who, said["p50_us"] / 1e3, "direct")
             for who, process in lab.sides(agent=agent, nginx=nginx):
                 said = lab.run("direct", process.port, graph, connections=n, count=count)
                 lab.note(f"proxied /ws, 20,000 steps, {n} at once", "1/s", who, said["rate"], "nginx")

@@ -206,6 +206,9 @@ static void only_what_is_durable_is_synced(void **state)
         assert_int_equal(do_durable(r, STORE_PUT, "1"), ERR_UNAVAILABLE);
         assert_int_equal(fault_disarm(), 1);
     }
+    fault_arm(FAULT_FSYNC, 1, EIO, false, false);
+    assert_int_equal(do_durable(r, STORE_REMOVE, NULL), ERR_UNAVAILABLE);
+    assert_int_equal(fault_disarm(), 1);
     fault_arm(FAULT_FSYNC, 1, EIO, true, false);
     assert_int_equal(ask_put(&r->f, r->s, "k", "1"), ERR_OK);
     assert_int_equal(fault_disarm(), 0);
