@@ -135,7 +135,7 @@ static bool read_date(struct slice text, uint64_t *ret_wall_ms)
     struct tm tm = {.tm_year = 0};
     if (text.len >= sizeof(copy))
         return false;
-    (void)snprintf(copy, sizeof(copy), "%.*s", SLICE_ARGS(text));
+    slice_copy(text, copy, sizeof(copy));
     const char *rest = strptime(copy, "%Y-%m-%dT%H:%M:%S", &tm);
     if (rest == NULL)
         return false;

@@ -9,7 +9,6 @@
 #include "store_redis_command.h"
 #include "store_url.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 enum {
@@ -215,7 +214,7 @@ static void job_on_listed(struct redis_job *job, const struct redis_answer *answ
         char *text = page->keys[page->count];
         if (!store_key_ok(key) || !slice_to_u64(score, UINT64_MAX, &page->stamps[page->count]))
             continue;
-        (void)snprintf(text, STORE_KEY_MAX + 1, "%.*s", SLICE_ARGS(key));
+        slice_copy(key, text, STORE_KEY_MAX + 1);
         page->count += redis_key_is_listed(text);
     }
     if (pairs > page->limit && page->count > 0)

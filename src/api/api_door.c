@@ -12,7 +12,6 @@
 #include "http_file.h"
 #include "multipart.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 /* --- /view ----------------------------------------------------------------------------------- */
@@ -55,7 +54,7 @@ static void view_on_head(struct http_call *call)
             http_add_header(v->req, slice_of(passed[i]), value);
     }
     (void)http_headers_get(&call->res_headers, "content-type", &type);
-    (void)snprintf(text, sizeof(text), "%.*s", SLICE_ARGS(type));
+    slice_copy(type, text, sizeof(text));
     /* A node may have written anything: a browser must not run it as a page of ours. */
     http_add_header(v->req, SLICE("x-content-type-options"), SLICE("nosniff"));
     http_add_header(v->req, SLICE("content-security-policy"), SLICE("sandbox"));

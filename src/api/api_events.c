@@ -179,7 +179,7 @@ void api_task_events(struct api *api, struct http_req *req, struct slice param)
     }
     struct events *e = xcalloc(1, sizeof(*e));
     e->req = req;
-    (void)snprintf(e->id, sizeof(e->id), "%.*s", SLICE_ARGS(param));
+    slice_copy(param, e->id, sizeof(e->id));
     if (task_hub_follow(api->hub, e->id, &t, &err) != ERR_OK) {
         events_refuse(e, &err);
         free(e);

@@ -366,7 +366,7 @@ static void view_start(struct api *api, struct http_req *req, struct slice id, b
     v->req = req;
     v->whole = whole;
     v->results = !whole && read_results(req);
-    (void)snprintf(v->id, sizeof(v->id), "%.*s", SLICE_ARGS(id));
+    slice_copy(id, v->id, sizeof(v->id));
     http_req_set_data(req, v);
     http_on_abort(req, view_on_abort);
     v->lookup = lookup_start(api, id, !whole, LOOKUP_SHARED, view_on_found, v);

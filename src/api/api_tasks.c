@@ -46,7 +46,7 @@ static struct tasks_call *call_new(struct api *api, struct http_req *req, struct
     struct tasks_call *c = xcalloc(1, sizeof(*c));
     c->api = api;
     c->req = req;
-    (void)snprintf(c->id, sizeof(c->id), "%.*s", SLICE_ARGS(id));
+    slice_copy(id, c->id, sizeof(c->id));
     http_req_set_data(req, c);
     http_on_abort(req, call_on_abort);
     return c;

@@ -360,7 +360,7 @@ static struct entry *entry_new(struct lookups *ls, struct slice id, bool nodes_t
 {
     struct entry *e = xcalloc(1, sizeof(*e));
     e->owner = ls;
-    (void)snprintf(e->id, sizeof(e->id), "%.*s", SLICE_ARGS(id));
+    slice_copy(id, e->id, sizeof(e->id));
     e->nodes_too = nodes_too;
     e->deadline_ms = deadline_ms;
     e->read_at = clock_mono_ms();

@@ -2,8 +2,6 @@
 
 #include "invoked.h"
 
-#include <stdio.h>
-
 enum { ORDER_CALL_MAX = 1024 };
 
 /* --- refusals -------------------------------------------------------------------------------- */
@@ -84,7 +82,7 @@ static bool order_take_id(struct run_order *o, struct slice id)
 {
     if (!store_id_ok(id))
         return false;
-    (void)snprintf(o->id, sizeof(o->id), "%.*s", SLICE_ARGS(id));
+    slice_copy(id, o->id, sizeof(o->id));
     o->given = true;
     return true;
 }
@@ -122,7 +120,7 @@ void run_order_id_of(struct http_req *req, char ret[TASK_ID_MAX + 1])
     if (id.len == 0 && http_query_get(http_req_query(req), "task-id", &room) == ERR_OK)
         id = buf_slice(&room);
     if (store_id_ok(id))
-        (void)snprintf(ret, TASK_ID_MAX + 1, "%.*s", SLICE_ARGS(id));
+        slice_copy(id, ret, TASK_ID_MAX + 1);
     buf_done(&room);
 }
 
@@ -132,9 +130,9 @@ static bool order_read_ids(struct run_order *o, struct http_req *req, struct buf
     struct slice own;
     invoked_read(req, &inv);
     if (store_id_ok(inv.request_id))
-        (void)snprintf(o->request_id, sizeof(o->request_id), "%.*s", SLICE_ARGS(inv.request_id));
+        slice_copy(inv.request_id, o->request_id, sizeof(o->request_id));
     if (o->request_id[0] != '\0') /* until a better one is found */
-        (void)snprintf(o->id, sizeof(o->id), "%s", o->request_id);
+        slice_copy(slice_of(o->request_id), o->id, sizeof(o->id));
     else
         uuid_v4(o->id);
     o->held = inv.is_async && o->api->on_platform;
@@ -189,7 +187,7 @@ static bool read_id(struct slice token, char ret[TASK_ID_MAX + 1])
     buf_init(&id, TASK_ID_MAX);
     bool ok = json_unescape(token, &id) == ERR_OK && store_id_ok(buf_slice(&id));
     if (ok)
-        (void)snprintf(ret, TASK_ID_MAX + 1, "%s", id.ptr);
+        slice_copy(buf_slice(&id), ret, TASK_ID_MAX + 1);
     buf_done(&id);
     return ok;
 }

@@ -200,12 +200,16 @@ void buf_addf(struct buf *b, const char *fmt, ...)
 
 void buf_add_u64(struct buf *b, uint64_t n)
 {
+    static const char pairs[] = "00010203040506070809101112131415161718192021222324"
+                                "25262728293031323334353637383940414243444546474849"
+                                "50515253545556575859606162636465666768697071727374"
+                                "75767778798081828384858687888990919293949596979899";
     char digits[20];
     size_t at = sizeof(digits);
-    do {
-        digits[--at] = (char)('0' + n % 10);
-        n /= 10;
-    } while (n > 0);
+    for (; n >= 100; n /= 100)
+        memcpy(digits + (at -= 2), pairs + n % 100 * 2, 2);
+    memcpy(digits + (at -= 2), pairs + n * 2, 2);
+    at += n < 10; /* no zero in front */
     buf_add(b, (struct slice){digits + at, sizeof(digits) - at});
 }
 

@@ -46,6 +46,15 @@ static inline bool slice_starts(struct slice a, struct slice with)
     return a.len >= with.len && memcmp(a.ptr, with.ptr, with.len) == 0;
 }
 
+/* To an array of so many bytes, at least one: as much as fits, and a NUL. */
+static inline void slice_copy(struct slice s, char *to, size_t size)
+{
+    size_t len = s.len < size ? s.len : size - 1;
+    if (len > 0) /* an empty slice may point nowhere */
+        memcpy(to, s.ptr, len);
+    to[len] = '\0';
+}
+
 bool bytes_eq_nocase(const char *a, const char *b, size_t len);
 /* ASCII letters compare equal in either case. */
 static inline bool slice_eq_nocase(struct slice a, struct slice b)

@@ -107,16 +107,27 @@ static void line_value(struct line *l, struct slice s)
     line_char(l, '"');
 }
 
+static char digit(unsigned n)
+{
+    return (char)('0' + n);
+}
+
 static void line_time(struct line *l)
 {
+    static time_t second = -1;
+    static char text[40]; /* of that second */
     struct timespec ts;
     struct tm tm;
-    char text[40];
     (void)clock_gettime(CLOCK_REALTIME, &ts);
-    (void)gmtime_r(&ts.tv_sec, &tm);
-    size_t n = strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S", &tm);
-    (void)snprintf(text + n, sizeof(text) - n, ".%03ldZ ", ts.tv_nsec / 1000000);
+    if (ts.tv_sec != second) {
+        second = ts.tv_sec;
+        (void)gmtime_r(&second, &tm);
+        (void)strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%S.", &tm);
+    }
     line_text(l, text);
+    unsigned ms = (unsigned)(ts.tv_nsec / 1000000);
+    const char rest[] = {digit(ms / 100), digit(ms / 10 % 10), digit(ms % 10), 'Z', ' ', '\0'};
+    line_text(l, rest);
 }
 
 static void log_out(struct slice line)

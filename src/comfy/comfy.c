@@ -147,10 +147,10 @@ static void request_on_end(struct http_call *call, const struct err *err)
     r->length = call->res_length;
     r->media_type[0] = r->etag[0] = '\0';
     if (call->status != 0 && http_headers_get(&call->res_headers, "content-type", &value))
-        (void)snprintf(r->media_type, sizeof(r->media_type), "%.*s", SLICE_ARGS(value));
+        slice_copy(value, r->media_type, sizeof(r->media_type));
     if (call->status != 0 && http_headers_get(&call->res_headers, "etag", &value) &&
         value.len < sizeof(r->etag))
-        (void)snprintf(r->etag, sizeof(r->etag), "%.*s", SLICE_ARGS(value));
+        slice_copy(value, r->etag, sizeof(r->etag));
     buf_done(&r->content);
     if (r->looks && err == NULL && r->status == 206)
         request_settle_part(r, call);

@@ -8,8 +8,6 @@
  * counts. */
 #include "supervisor_private.h"
 
-#include <stdio.h>
-
 enum {
     ODD_PROBE_MIN_MS = 50,      /* STARTING, after an odd answer or none */
     ANSWER_PATIENCE_MS = 10000, /* for an answer while STARTING or away */
@@ -99,7 +97,7 @@ void supervisor_on_probe(void *ctx, enum probe_result result, struct slice versi
     } else if (s->state == SUPERVISOR_READY) {
         supervisor_on_watch(s, result);
     } else if (result == PROBE_ANSWERED) {
-        (void)snprintf(s->version, sizeof(s->version), "%.*s", SLICE_ARGS(version));
+        slice_copy(version, s->version, sizeof(s->version));
         supervisor_event(s, SUPERVISOR_ON_ANSWER);
     } else if (s->state == SUPERVISOR_STARTING) {
         supervisor_ask_again(s, result);

@@ -10,7 +10,7 @@
 
 #include <uv.h>
 
-enum { LATER_ROUNDS = 2 };
+enum { LATER_ROUNDS = 8 };
 
 struct later_item {
     struct list_node link;

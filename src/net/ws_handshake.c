@@ -88,7 +88,7 @@ void ws_handshake_answer(const struct http_head *head, struct http_headers *out)
     struct slice value;
     ASSERT(http_headers_get(&head->headers, "sec-websocket-key", &value) &&
            value.len == WS_KEY_TEXT);
-    (void)snprintf(key, sizeof(key), "%.*s", SLICE_ARGS(value));
+    slice_copy(value, key, sizeof(key));
     ws_handshake_accept(key, accept);
     ASSERT(http_headers_add(out, SLICE("upgrade"), SLICE("websocket")) == ERR_OK);
     ASSERT(http_headers_add(out, SLICE("sec-websocket-accept"), slice_of(accept)) == ERR_OK);

@@ -90,7 +90,7 @@ static void show_outputs(struct task *t, struct slice list)
                 return;
             struct slice type = plain_member(item, "media_type");
             *o = (struct task_output){.node = n, .file = f, .size = number_member(item, "size")};
-            (void)snprintf(o->media_type, sizeof(o->media_type), "%.*s", SLICE_ARGS(type));
+            slice_copy(type, o->media_type, sizeof(o->media_type));
             read_etag(item, o);
             t->output_count++;
         }

@@ -83,7 +83,7 @@ enum err_code task_claim_read_prompt(struct task *t, struct slice document, stru
         prompt_done(&p);
         return err_set(err, ERR_CORRUPT, "a stored claim has no prompt");
     }
-    (void)snprintf(p.sha256, sizeof(p.sha256), "%.*s", SHA256_TEXT, sha256.ptr + 1);
+    slice_copy((struct slice){sha256.ptr + 1, SHA256_TEXT}, p.sha256, sizeof(p.sha256));
     buf_reset(&p.seeds);
     buf_add(&p.seeds, seeds);
     task_take_prompt(t, &p);

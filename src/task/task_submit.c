@@ -106,13 +106,11 @@ static bool id_is_plain(struct slice token)
  * somebody else's. */
 static void task_learn_id(struct task *t, struct slice token)
 {
-    char told[TASK_PROMPT_ID_MAX + 1];
-    (void)snprintf(told, sizeof(told), "%.*s", (int)token.len - 2, token.ptr + 1);
-    bool same = strcmp(told, t->prompt_id) == 0;
+    struct slice told = {token.ptr + 1, token.len - 2};
     t->id_known = true;
-    if (same)
+    if (slice_is(told, t->prompt_id))
         return;
-    (void)snprintf(t->prompt_id, sizeof(t->prompt_id), "%s", told);
+    slice_copy(told, t->prompt_id, sizeof(t->prompt_id));
     if (t->progress.rev > 1) {
         progress_reset(&t->progress);
         t->over = t->saw_success = false;

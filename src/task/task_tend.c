@@ -140,7 +140,7 @@ static void tend_begin_removal(struct task_tend *r)
     struct record record;
     struct blob *text = r->old[--r->old_count];
     ASSERT(record_parse(&record, blob_slice(text), NULL) == ERR_OK);
-    (void)snprintf(r->id, sizeof(r->id), "%.*s", SLICE_ARGS(record.id));
+    slice_copy(record.id, r->id, sizeof(r->id));
     r->attempts = record.attempt;
     r->next_doc = 0;
     if (task_hub_find(r->options.hub, slice_of(r->id)) != NULL) { /* asked for again just now */
@@ -192,7 +192,7 @@ static void tend_judge(struct task_tend *r, const struct store_doc *doc)
     if (!slice_eq(record.id, id_of(doc->key)))
         return;
     if (!task_status_is_end(record.status)) {
-        (void)snprintf(id, sizeof(id), "%.*s", SLICE_ARGS(record.id));
+        slice_copy(record.id, id, sizeof(id));
         r->under_way++;
         task_hub_adopt(r->options.hub, id);
     } else if (tend_is_old(r, &record)) {

@@ -6,7 +6,10 @@
 #include "unit.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 static void a_buf_stops_at_its_cap_and_stays_as_it_was(void **state)
@@ -121,6 +124,39 @@ static void log_lines_are_bounded_and_escaped(void **state)
     logged(say_long, text, sizeof(text));
     assert_int_equal(strlen(text), LOG_LINE_MAX);
     assert_int_equal(text[LOG_LINE_MAX - 1], '\n');
+}
+
+static void say_nothing(void)
+{
+    log_info("test", "nothing");
+}
+
+static double time_now(void)
+{
+    struct timespec ts;
+    (void)clock_gettime(CLOCK_REALTIME, &ts);
+    return (double)ts.tv_sec + (double)(ts.tv_nsec / 1000000) / 1e3;
+}
+
+/* In seconds. */
+static double time_of(const char *line)
+{
+    struct tm tm = {.tm_isdst = 0};
+    char *end = strptime(line, "%Y-%m-%dT%H:%M:%S", &tm);
+    assert_true(end != NULL && *end == '.' && end[4] == 'Z' && end[5] == ' ');
+    return (double)timegm(&tm) + strtod(end, NULL);
+}
+
+static void log_lines_tell_when(void **state)
+{
+    (void)state;
+    char text[8192];
+    for (unsigned n = 0; n < 24; n++) { /* more than a second */
+        double before = time_now();
+        logged(say_nothing, text, sizeof(text));
+        assert_true(time_of(text) > before - 1e-4 && time_of(text) < time_now() + 1e-4);
+        (void)usleep(47000);
+    }
 }
 
 static void say_json(void)
@@ -241,6 +277,38 @@ static void without_memory_it_is_busy_and_stays_as_it_was(void **state)
     buf_done(&b);
 }
 
+static void numbers_are_written_as_printf_does(void **state)
+{
+    (void)state;
+    struct buf b;
+    char text[32];
+    buf_init(&b, SIZE_MAX);
+    for (uint64_t from = 1; from != 0 && from <= UINT64_MAX / 10; from *= 10) {
+        const uint64_t numbers[] = {from - 1, from, from + 1, from * 7, UINT64_MAX / from};
+        for (size_t i = 0; i < ARRAY_LEN(numbers); i++) {
+            (void)snprintf(text, sizeof(text), "%" PRIu64, numbers[i]);
+            buf_reset(&b);
+            buf_add_u64(&b, numbers[i]);
+            assert_string_equal(b.ptr, text);
+        }
+    }
+    buf_done(&b);
+}
+
+static void a_copy_has_what_fits_and_an_end(void **state)
+{
+    (void)state;
+    char to[5] = "zzzz";
+    for (size_t len = 4; len <= 6; len++) {
+        slice_copy((struct slice){"abcdef", len}, to, 4);
+        assert_memory_equal(to, "abc\0\0", 5);
+    }
+    slice_copy((struct slice){"abcdef", 3}, to, 4);
+    assert_string_equal(to, "abc");
+    slice_copy((struct slice){NULL, 0}, to, 1);
+    assert_memory_equal(to, "\0bc\0\0", 5);
+}
+
 /* Each byte in each place of a name that is longer than a word. */
 static void only_letters_have_two_cases(void **state)
 {
@@ -267,6 +335,9 @@ int main(void)
         cmocka_unit_test(utf8_has_one_form_for_each_character),
         cmocka_unit_test(whole_numbers_have_bounds),
         cmocka_unit_test(only_letters_have_two_cases),
+        cmocka_unit_test(numbers_are_written_as_printf_does),
+        cmocka_unit_test(a_copy_has_what_fits_and_an_end),
+        cmocka_unit_test(log_lines_tell_when),
         cmocka_unit_test(errors_keep_the_cause_behind_the_context),
         cmocka_unit_test(log_lines_are_bounded_and_escaped),
         cmocka_unit_test(json_lines_are_json),

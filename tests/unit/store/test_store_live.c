@@ -199,6 +199,14 @@ static void start_closing(struct room *r, uint64_t wait_ms)
     assert_false(closed);
 }
 
+static void until_held(struct room *r)
+{
+    uint64_t end = clock_mono_ms() + LONG_MS;
+    while (clock_mono_ms() < end && list_is_empty(&store_fake.held))
+        (void)uv_run(&r->f.loop, UV_RUN_NOWAIT);
+    assert_false(list_is_empty(&store_fake.held));
+}
+
 static void closing_flushes_live_documents(void **state)
 {
     struct room *r = *state;
@@ -207,9 +215,12 @@ static void closing_flushes_live_documents(void **state)
     doc_set(&d, 1);
     until_stored(r, "k", "1");
     doc_set(&d, 2); /* its interval has not passed */
+    store_fake.hold = true;
     start_closing(r, LONG_MS);
-    until_stored(r, "k", "2");
+    until_held(r);
     store_live_end(&d.live, doc_on_end);
+    store_fake_finish_all();
+    assert_string_equal(store_fake_value("k"), "2");
     loop_run_until(&r->f, &closed, "the end of the store");
     assert_true(d.ended);
     assert_int_equal(store_fake.closes, 1);
@@ -222,9 +233,15 @@ static void closing_repeats_a_write_that_failed(void **state)
     doc_init(&d, r->s, "k");
     doc_set(&d, 1);
     store_fake.fail = 1;
+    store_fake.hold = true;
     start_closing(r, LONG_MS);
-    until_stored(r, "k", "1");
+    until_held(r);
+    store_fake_finish();
+    assert_null(store_fake_value("k"));
+    until_held(r);
     store_live_end(&d.live, doc_on_end);
+    store_fake_finish_all();
+    assert_string_equal(store_fake_value("k"), "1");
     loop_run_until(&r->f, &closed, "the end of the store");
     assert_true(d.ended);
 }
