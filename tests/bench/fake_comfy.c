@@ -9,8 +9,8 @@
  *     fake_comfy [PORT [BOOT_MS]]
  *
  * Listens when BOOT_MS have passed (none unless given), on a port of the kernel's unless one is
- * given. GET /times tells when it began, when it listened and when it was asked. Prints its port,
- * and dies with whoever started it. */
+ * given. GET /times tells its process, when it began and when it listened. Prints its port, and
+ * dies with whoever started it. */
 #include "codec.h"
 #include "json_scan.h"
 #include "later.h"
@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <unistd.h>
 
 enum {
     ID_MAX = 63,
@@ -404,9 +405,8 @@ static void answer_stats(struct http_req *req)
 static void answer_times(struct http_req *req)
 {
     buf_reset(&f.text);
-    buf_addf(&f.text, "{\"began_ns\": %llu, \"listened_ns\": %llu, \"now_ns\": %llu}",
-             (unsigned long long)f.began_ns, (unsigned long long)f.listened_ns,
-             (unsigned long long)uv_hrtime());
+    buf_addf(&f.text, "{\"pid\": %d, \"began_ns\": %llu, \"listened_ns\": %llu}", (int)getpid(),
+             (unsigned long long)f.began_ns, (unsigned long long)f.listened_ns);
     answer_json(req, 200);
 }
 

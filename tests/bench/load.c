@@ -35,6 +35,7 @@ enum {
     LINE_MAX_BYTES = 16 * 1024,
     EVENTS_MAX = 128,
     FAILURES_MAX = 100, /* then it is given up */
+    TEXT_MAX = 64 << 20,
     FILE_MAX = 127,
 };
 
@@ -58,7 +59,7 @@ struct link { /* a connection: of HTTP, or after its 101 a WebSocket */
 
 struct slot {
     struct link http, ws;
-    unsigned number, turn;
+    unsigned number, turn, texts;
     bool active, resting; /* resting: begins again from the main loop */
     uint64_t began_ns;
     bool asked, posted, ended, viewing; /* of a direct run */
@@ -70,7 +71,7 @@ static struct {
     unsigned port, connections, count, warmup;
     double seconds, patience_s;
     const char *path, *task_id, *expect;
-    bool direct, watch;
+    bool direct, watch, given_up;
     struct buf body;
 
     int epoll;
@@ -79,8 +80,9 @@ static struct {
     uint64_t from_ns, until_ns; /* of what counts */
     uint64_t *took_ns;
     unsigned good, failed;
-    uint64_t bytes;
-    char why[256]; /* of the first failure */
+    uint64_t bytes; /* of answers and of messages, since it counts */
+    uint64_t texts; /* messages of what is good */
+    char why[256];  /* of the first failure */
     char room[READ_BYTES];
 } l = {.connections = 1, .patience_s = 60, .path = "/"};
 
@@ -114,6 +116,7 @@ static void slot_end(struct slot *s, bool good)
         if ((l.good & (l.good - 1)) == 0) /* room for twice as many */
             l.took_ns = xrealloc(l.took_ns, ((size_t)l.good + 1) * 2 * sizeof(*l.took_ns));
         l.took_ns[l.good++] = now - s->began_ns;
+        l.texts += s->texts;
     }
     if (++l.ended == l.warmup) {
         l.from_ns = now;
@@ -239,13 +242,14 @@ static void slot_begin(struct slot *s)
                     ? l.ended < l.warmup || (double)(now_ns() - l.from_ns) < l.seconds * 1e9
                     : l.begun < l.warmup + l.count;
     s->resting = false;
-    if (!more || l.failed >= FAILURES_MAX)
+    if (!more || l.given_up || l.failed >= FAILURES_MAX)
         return;
     l.begun++;
     l.active++;
     s->active = true;
     s->turn++;
     s->asked = s->posted = s->ended = s->viewing = false;
+    s->texts = 0;
     s->began_ns = now_ns();
     if (!l.direct && !l.watch)
         send_request(s, l.path, buf_slice(&l.body));
@@ -292,7 +296,6 @@ static void direct_on_text(struct slot *s, struct slice text)
 
 static void watch_on_text(struct slot *s, struct slice text)
 {
-    l.bytes += text.len;
     if (slice_starts(text, SLICE("{\"type\":\"progress\"")))
         return;
     if (!slice_starts(text, SLICE("{\"type\":\"result\"")))
@@ -307,6 +310,8 @@ static void watch_on_text(struct slot *s, struct slice text)
 
 static void ws_on_text(struct slot *s, struct slice text)
 {
+    l.bytes += text.len;
+    s->texts++;
     if (l.watch)
         watch_on_text(s, text);
     else
@@ -327,6 +332,10 @@ static void ws_feed(struct link *c, struct slice bytes)
         if (p[0] != 0x81) {
             slot_fail(c->slot, "the WebSocket brought something else than whole texts",
                       SLICE_EMPTY);
+            return;
+        }
+        if (len > TEXT_MAX) {
+            slot_fail(c->slot, "a text without an end", SLICE_EMPTY);
             return;
         }
         if (c->in.len - at < head + len)
@@ -499,8 +508,10 @@ static void look_at_slots(void)
     uint64_t now = now_ns();
     for (unsigned i = 0; i < l.connections; i++) {
         struct slot *s = &l.slots[i];
-        if (s->active && (double)(now - s->began_ns) > l.patience_s * 1e9)
+        if (s->active && (double)(now - s->began_ns) > l.patience_s * 1e9) {
             slot_fail(s, "no answer in time", SLICE_EMPTY);
+            l.given_up = true; /* nobody waits so long for each of a hundred */
+        }
         if (s->resting)
             slot_begin(s);
     }
@@ -526,9 +537,10 @@ static void report(void)
     if (l.good > 0)
         qsort(l.took_ns, l.good, sizeof(*l.took_ns), compare);
     (void)printf("{\"good\":%u,\"failed\":%u,\"first_failure\":%s,\"seconds\":%.6f,\"rate\":%.2f,"
-                 "\"p50_us\":%.1f,\"p99_us\":%.1f,\"bytes\":%llu}\n",
+                 "\"p50_us\":%.1f,\"p99_us\":%.1f,\"bytes\":%llu,\"texts\":%llu}\n",
                  l.good, l.failed, why.ptr, seconds, seconds > 0 ? l.good / seconds : 0,
-                 percentile_us(0.5), percentile_us(0.99), (unsigned long long)l.bytes);
+                 percentile_us(0.5), percentile_us(0.99), (unsigned long long)l.bytes,
+                 (unsigned long long)l.texts);
     buf_done(&why);
 }
 

@@ -5,6 +5,9 @@ passed on, and a client without an agent ("direct") and one that only makes an a
 ("bare": bare_agent.c), where a prompt is run. Who of them goes first alternates; a figure is the median of
 the rounds, or of the turns of all rounds, (least–most).
 
+nginx is as it comes, but for what lets it keep connections and files open; where bytes are many, there is a
+line beside one with larger buffers, too.
+
 Behind all of them stands a ComfyUI that takes no time (fake_comfy.c), in front of them a generator of
 load (load.c). Everything lies in one temporary directory, in memory where there is /dev/shm, listens on
 ports of its own, and ends with this process. A machine that does other things meanwhile shows in the
@@ -38,12 +41,15 @@ MIB = 1 << 20
 PATIENCE = 60  # seconds; only ever waited for when something is wrong
 NGINX = shutil.which("nginx", path=os.environ.get("PATH", "") + ":/usr/sbin")
 NO_NGINX = "nginx is not installed"
+LARGE_BUFFERS = ("proxy_buffer_size 64k; proxy_buffers 8 64k; proxy_busy_buffers_size 128k;"
+                 " client_body_buffer_size 64k;")
 LIBC = ctypes.CDLL(None)
 NGINX_CONF = """daemon off; {user} worker_processes auto; worker_rlimit_nofile 8192;
 pid nginx.pid; error_log error.log crit;
 events {{ worker_connections 4096; }}
 http {{
     access_log off; sendfile on; tcp_nopush on; default_type application/json; client_max_body_size 0;
+    {more}
     keepalive_requests 100000000; keepalive_timeout 600s;
     open_file_cache max=100 inactive=600s; open_file_cache_valid 600s;
     client_body_temp_path b; proxy_temp_path p; fastcgi_temp_path f; uwsgi_temp_path u; scgi_temp_path s;
@@ -89,13 +95,19 @@ def ask(port, method, path, body=None, headers=None):
         connection.close()
 
 
-def answers(process, path="/api/status?id=none", status=None):
-    """Does it, and so?"""
+def answer_of(process, path):
+    """(status, body), or None if it does not answer yet."""
     if process.child.poll() is not None:
         raise RuntimeError(f"{process.child.args[0]} has ended with {process.child.returncode}")
     with contextlib.suppress(OSError, http.client.HTTPException):
-        return ask(process.port, "GET", path)[0] == status or status is None
-    return False
+        return ask(process.port, "GET", path)
+    return None
+
+
+def answers(process, path="/api/status?id=none", status=None):
+    """Does it, and so?"""
+    answer = answer_of(process, path)
+    return answer is not None and status in (None, answer[0])
 
 
 def keep_open(port, path, status, extra=""):
@@ -128,9 +140,9 @@ class Process:
 
     def __init__(self, argv, end=signal.SIGKILL, **kwargs):
         self.end = end
-        self.began = time.monotonic()
         self.child = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL,
                                       preexec_fn=lambda: LIBC.prctl(1, end), **kwargs)
+        self.began = time.monotonic()  # its exec has succeeded just now
 
     def stop(self):
         self.child.send_signal(self.end)
@@ -200,16 +212,18 @@ class Lab:
             process.stop()
 
     @contextlib.contextmanager
-    def nginx(self, ready=True):
-        """None where there is none."""
+    def nginx(self, ready=True, more=""):
+        """With more settings. None where there is none."""
         if NGINX is None:
             yield None
             return
         port = free_port()
-        conf = self.directory / "nginx.conf"
-        conf.write_text(NGINX_CONF.format(user="user root;" if os.geteuid() == 0 else "", port=port,
+        place = self.directory / f"nginx{port}"
+        place.mkdir(exist_ok=True)
+        conf = place / "nginx.conf"
+        conf.write_text(NGINX_CONF.format(user="user root;" if os.geteuid() == 0 else "", port=port, more=more,
                                           comfy=self.comfy, files=self.directory / "files"))
-        process = Process([NGINX, "-p", self.directory, "-c", conf], end=signal.SIGTERM,
+        process = Process([NGINX, "-p", place, "-c", conf], end=signal.SIGTERM,
                           stderr=subprocess.DEVNULL)
         process.port = port
         try:
@@ -241,15 +255,29 @@ class Lab:
         entry = self.lines.setdefault(line, {"unit": unit, "beside": beside, "who": {}})
         entry["who"].setdefault(who, []).append(figure)
 
+    def note_both(self, line, unit, who, figure):
+        """Beside nginx as it comes, and in a line of its own beside the one with larger buffers ("large")."""
+        if who != "large":
+            self.note(line, unit, who, figure, "nginx")
+        if who != "nginx":
+            self.note(f"{line}: nginx with buffers of 64 KiB", unit, "agent" if who == "agent" else "nginx", figure,
+                      "nginx")
+
     def load(self, port, **options):
         """What tests/bench/load.c says."""
         argv = [self.build / "tests/bench/load", "--port", port]
         for name, value in options.items():
             argv += ["--" + name.replace("_", "-")] + ([] if value is True else [value])
-        said = json.loads(subprocess.run([str(word) for word in argv], check=True, capture_output=True).stdout)
+        said = json.loads(subprocess.run([str(word) for word in argv], check=True, capture_output=True,
+                                         timeout=10 * PATIENCE).stdout)
         if said["failed"] or not said["good"]:
             self.failures.append(f"{' '.join(str(word) for word in argv[1:])}: {said}")
         return said
+
+    def check_news(self, said, least):
+        """Without its news a run would be the faster."""
+        if said["texts"] < least * said["good"]:
+            self.failures.append(f"fewer than {least} messages a run: {said}")
 
     def run(self, who, port, graph, **options):
         """Runs of a prompt, by an agent or without one."""
@@ -289,21 +317,21 @@ def child(lab):
     command = [lab.build / "tests/bench/fake_comfy", port, boot_ms]
 
     def times():
-        status, body = ask(agent.port, "GET", "/times")
-        return status == 200 and json.loads(body)
+        answer = answer_of(agent, "/times")
+        return answer and answer[0] == 200 and json.loads(answer[1]) | {"told_ns": time.monotonic_ns()}
 
     for _ in range(1 if lab.quick else 5):
         with lab.agent(ready=False, command=command, COMFYUI_PORT=str(port)) as agent:
             until("the agent to answer", lambda: answers(agent))
             first = until("the first answer of a child", times)
             lab.note("ComfyUI's port open to the first proxied answer", "ms", "agent",
-                     (first["now_ns"] - first["listened_ns"]) / 1e6)
+                     (first["told_ns"] - first["listened_ns"]) / 1e6)
             killed = time.monotonic_ns()
-            os.kill(int(agent.pids()[1]), signal.SIGKILL)
+            os.kill(first["pid"], signal.SIGKILL)
             second = until("the first answer of its successor",
-                           lambda: (said := times()) and said["began_ns"] != first["began_ns"] and said)
+                           lambda: (said := times()) and said["pid"] != first["pid"] and said)
             lab.note("ComfyUI killed to its successor's first answer, less its boot", "ms", "agent",
-                     (second["began_ns"] - killed + second["now_ns"] - second["listened_ns"]) / 1e6)
+                     (second["began_ns"] - killed + second["told_ns"] - second["listened_ns"]) / 1e6)
 
 
 def idle(lab):
@@ -410,16 +438,16 @@ def proxy(lab):
     upload = lab.directory / "upload"
     upload.write_bytes(bytes(32 * MIB))
     seconds, count = (0.1, 2) if lab.quick else (1.5, 20)
-    with lab.agent() as agent, lab.nginx() as nginx:
+    with lab.agent() as agent, lab.nginx() as nginx, lab.nginx(more=LARGE_BUFFERS) as large_nginx:
         for n in (1, 16, 128):
             lab.compare("proxy, small JSON", agent, nginx, n, path="/system_stats")
         for line, factor, options in (
             ("1 MiB down", 1, dict(path=f"/view?filename=bench_{MIB}_.png", seconds=seconds, warmup=5)),
             ("32 MiB up", 32, dict(path="/upload/image", body=upload, count=count, warmup=1)),
         ):
-            for who, process in lab.sides(agent=agent, nginx=nginx):
+            for who, process in lab.sides(agent=agent, nginx=nginx, large=large_nginx):
                 said = lab.load(process.port, **options)
-                lab.note(f"proxy, {line}", "MiB/s", who, said["rate"] * factor, "nginx")
+                lab.note_both(f"proxy, {line}", "MiB/s", who, said["rate"] * factor)
 
 
 def large(lab):
@@ -454,17 +482,20 @@ def growth(lab):
 
 def flood(lab):
     """News as fast as they come: through /api/run/ws, which tells the newest of many, and through /ws, which tells all."""
-    graph = prompt(10, 2000 if lab.quick else 20000)
-    with lab.agent(MAX_CONCURRENCY="64") as agent, lab.nginx() as nginx:
-        for n, count in ((1, 6), (4, 12), (16, 32)):
-            count = n if lab.quick else count
-            line = f"run of 20,000 steps over /api/run/ws, {n} at once"
+    steps = 2000 if lab.quick else 20000
+    graph = prompt(10, steps)
+    with lab.agent(MAX_CONCURRENCY="64") as agent, lab.nginx() as nginx, lab.nginx(more=LARGE_BUFFERS) as large_nginx:
+        for n, count in ((1, 8), (4, 16), (16, 64)):
+            options = dict(connections=n, count=n if lab.quick else count, warmup=n)
+            line = f"run of {steps:,} steps over /api/run/ws, {n} at once"
             for who, (how, port) in lab.sides(agent=("watched", agent.port), direct=("direct", lab.comfy)):
-                said = lab.run(how, port, graph, connections=n, count=count)
+                said = lab.run(how, port, graph, **options)
+                lab.check_news(said, 2 if who == "agent" else steps)
                 lab.note(line, "ms", who, said["p50_us"] / 1e3, "direct")
-            for who, process in lab.sides(agent=agent, nginx=nginx):
-                said = lab.run("direct", process.port, graph, connections=n, count=count)
-                lab.note(f"proxied /ws, 20,000 steps, {n} at once", "1/s", who, said["rate"], "nginx")
+            for who, process in lab.sides(agent=agent, nginx=nginx, large=large_nginx):
+                said = lab.run("direct", process.port, graph, **options)
+                lab.check_news(said, steps)
+                lab.note_both(f"proxied /ws, {steps:,} steps, {n} at once", "1/s", who, said["rate"])
 
 
 SUITES = (start, child, idle, holding, status, runs, proxy, large, growth, flood)
