@@ -21,7 +21,7 @@ static enum err_code settings_read_url(struct app_settings *s, const char *url, 
     size_t len = is_v6 ? strcspn(++at, "]") : strcspn(at, ":/");
     if (len == 0 || len >= sizeof(host))
         return err_set(err, ERR_INVALID, "no host");
-    (void)snprintf(host, sizeof(host), "%.*s", (int)len, at);
+    slice_copy((struct slice){at, len}, host, sizeof(host));
     at += len + (is_v6 && at[len] == ']' ? 1 : 0);
     uint64_t port = 80;
     if (at[0] == ':') {

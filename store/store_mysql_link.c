@@ -11,7 +11,6 @@
 #ifdef STORE_MYSQL_OPENSSL
 #include <openssl/err.h>
 #endif
-#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -266,7 +265,7 @@ static enum sql_outcome link_take_page(struct sql_link *l, MYSQL_STMT *stmt)
         }
         if (!store_key_ok((struct slice){key, len}))
             continue; /* no key of ours */
-        (void)snprintf(page->keys[page->count], sizeof(page->keys[0]), "%.*s", (int)len, key);
+        slice_copy((struct slice){key, len}, page->keys[page->count], sizeof(page->keys[0]));
         page->stamps[page->count++] = stamp;
     }
     return SQL_DONE;

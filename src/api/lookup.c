@@ -99,8 +99,8 @@ static void found_read_record(struct lookup_found *ret, struct slice record)
     json_pick(record, names, value, ARRAY_LEN(names));
     if (value[0].len > 0 && json_kind(value[0]) == JSON_STRING &&
         value[0].len < sizeof(ret->status))
-        (void)snprintf(ret->status, sizeof(ret->status), "%.*s", (int)value[0].len - 2,
-                       value[0].ptr + 1);
+        slice_copy((struct slice){value[0].ptr + 1, value[0].len - 2}, ret->status,
+                   sizeof(ret->status));
     if (value[1].len > 0 && json_to_i64(value[1], &rev) && rev > 0)
         ret->rev = (uint64_t)rev;
     if (value[2].len > 0 && json_kind(value[2]) == JSON_OBJECT)

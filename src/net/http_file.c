@@ -287,7 +287,7 @@ static bool query_text(struct slice query, const char *key, char *ret, size_t ro
     enum err_code code = http_query_get(query, key, &text);
     struct slice value = buf_slice(&text);
     bool ok = code == ERR_NOT_FOUND || code == ERR_OK;
-    (void)snprintf(ret, room, "%.*s", code == ERR_OK ? (int)value.len : 0, value.ptr);
+    slice_copy(code == ERR_OK ? value : SLICE_EMPTY, ret, room);
     buf_done(&text);
     return ok;
 }

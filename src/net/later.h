@@ -10,6 +10,7 @@
 
 #include <uv.h>
 
+/* With two most polls of a run found nothing: the loop went round only to get to the next item. */
 enum { LATER_ROUNDS = 8 };
 
 struct later_item {

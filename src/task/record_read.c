@@ -2,7 +2,6 @@
  * program of ours at all: what is not there is empty, what is wrong is refused. */
 #include "task_private.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 static struct slice member(struct slice object, const char *key, enum json_kind kind)
@@ -69,7 +68,7 @@ static void read_etag(struct slice item, struct task_output *o)
     struct slice token = member(item, "etag", JSON_STRING);
     buf_init(&text, sizeof(o->etag) - 1);
     if (token.len > 0 && json_unescape(token, &text) == ERR_OK)
-        (void)snprintf(o->etag, sizeof(o->etag), "%.*s", SLICE_ARGS(buf_slice(&text)));
+        slice_copy(buf_slice(&text), o->etag, sizeof(o->etag));
     buf_done(&text);
 }
 
@@ -100,7 +99,7 @@ static void show_outputs(struct task *t, struct slice list)
 /* What is too long is left out: a part of it may not even be text. */
 static void copy(char *to, size_t size, struct slice from)
 {
-    (void)snprintf(to, size, "%.*s", from.len < size ? (int)from.len : 0, from.ptr);
+    slice_copy(from.len < size ? from : SLICE_EMPTY, to, size);
 }
 
 static void copy_if_empty(char *to, size_t size, struct slice from)

@@ -4,7 +4,6 @@
 #include "log.h"
 #include "task_hub_private.h"
 
-#include <stdio.h>
 
 enum {
     HUB_TICK_MS = 500,
@@ -245,8 +244,8 @@ static struct task *hub_adopt(struct task_hub *h, const struct event *e)
         }
         t->guessed = true;
         t->id_known = t->state == STATE_LOOKING;
-        (void)snprintf(t->prompt_id, sizeof(t->prompt_id), "%.*s", (int)e->prompt_id.len - 2,
-                       e->prompt_id.ptr + 1);
+        slice_copy((struct slice){e->prompt_id.ptr + 1, e->prompt_id.len - 2}, t->prompt_id,
+                   sizeof(t->prompt_id));
         return t;
     }
     return NULL;

@@ -74,7 +74,7 @@ static struct {
 
 static void copy_id(char ret[ID_MAX + 1], struct slice id)
 {
-    (void)snprintf(ret, ID_MAX + 1, "%.*s", SLICE_ARGS(id));
+    slice_copy(id, ret, ID_MAX + 1);
 }
 
 static void answer_json(struct http_req *req, int status)

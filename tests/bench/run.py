@@ -136,13 +136,14 @@ def prompt(nodes, steps=20, image=1024, last="SaveImage"):
 
 
 class Process:
-    """Dies with us."""
+    """Dies with us, unless it is timed."""
 
-    def __init__(self, argv, end=signal.SIGKILL, **kwargs):
+    def __init__(self, argv, end=signal.SIGKILL, timed=False, **kwargs):
+        """timed: began where the exec is, and not before a fork of all this (and does not die with us)."""
         self.end = end
+        self.began = time.monotonic()
         self.child = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL,
-                                      preexec_fn=lambda: LIBC.prctl(1, end), **kwargs)
-        self.began = time.monotonic()  # its exec has succeeded just now
+                                      preexec_fn=None if timed else lambda: LIBC.prctl(1, end), **kwargs)
 
     def stop(self):
         self.child.send_signal(self.end)
@@ -193,7 +194,7 @@ class Lab:
         self.comfy = int(self.fake.child.stdout.readline())
 
     @contextlib.contextmanager
-    def agent(self, ready=True, store=None, command=(), **env):
+    def agent(self, ready=True, store=None, command=(), timed=False, **env):
         """The program in front of the fake, or with a command that it starts, and a store of its own."""
         port, name = free_port(), f"agent{time.monotonic_ns()}"
         settings = dict(PATH=os.environ["PATH"], PLATFORM="none", LISTEN_HOST="127.0.0.1",
@@ -202,7 +203,7 @@ class Lab:
             settings["COMFYUI_URL"] = f"http://127.0.0.1:{self.comfy}"
         with open(self.directory / "agent.log", "wb") as log:
             process = Process([self.build / "src/comfy-agent", "--port", port, "--", *command], env=settings,
-                              stdout=log, stderr=log, end=signal.SIGTERM if command else signal.SIGKILL)
+                              stdout=log, stderr=log, end=signal.SIGTERM if command else signal.SIGKILL, timed=timed)
         process.port = port
         try:
             if ready:
@@ -212,7 +213,7 @@ class Lab:
             process.stop()
 
     @contextlib.contextmanager
-    def nginx(self, ready=True, more=""):
+    def nginx(self, ready=True, more="", timed=False):
         """With more settings. None where there is none."""
         if NGINX is None:
             yield None
@@ -223,7 +224,7 @@ class Lab:
         conf = place / "nginx.conf"
         conf.write_text(NGINX_CONF.format(user="user root;" if os.geteuid() == 0 else "", port=port, more=more,
                                           comfy=self.comfy, files=self.directory / "files"))
-        process = Process([NGINX, "-p", place, "-c", conf], end=signal.SIGTERM,
+        process = Process([NGINX, "-p", place, "-c", conf], end=signal.SIGTERM, timed=timed,
                           stderr=subprocess.DEVNULL)
         process.port = port
         try:
@@ -305,7 +306,7 @@ def start(lab):
     for who, make in lab.sides(agent=lab.agent, nginx=lab.nginx if NGINX else None):
         took = []
         for _ in range(2 if lab.quick else 7):
-            with make(ready=False) as process:
+            with make(ready=False, timed=True) as process:
                 until("the first answer", lambda: answers(process))
                 took.append((time.monotonic() - process.began) * 1e3)
         lab.note("start: exec to the first answer", "ms", who, statistics.median(took), "nginx")
@@ -481,21 +482,26 @@ def growth(lab):
 
 
 def flood(lab):
-    """News as fast as they come: through /api/run/ws, which tells the newest of many, and through /ws, which tells all."""
-    steps = 2000 if lab.quick else 20000
-    graph = prompt(10, steps)
+    """News as fast as they come: through /api/run/ws, which tells the newest of many (ten times a second, so that
+    a run has to take longer), and through /ws, which tells all. What stands behind is as busy as a processor can be:
+    with all of it passed on, the processor time tells more than the rate."""
     with lab.agent(MAX_CONCURRENCY="64") as agent, lab.nginx() as nginx, lab.nginx(more=LARGE_BUFFERS) as large_nginx:
-        for n, count in ((1, 8), (4, 16), (16, 64)):
+        for n, count, steps in ((1, 6, 200_000), (4, 8, 60_000), (16, 32, 30_000)):
+            graph = prompt(10, steps)
             options = dict(connections=n, count=n if lab.quick else count, warmup=n)
             line = f"run of {steps:,} steps over /api/run/ws, {n} at once"
             for who, (how, port) in lab.sides(agent=("watched", agent.port), direct=("direct", lab.comfy)):
                 said = lab.run(how, port, graph, **options)
-                lab.check_news(said, 2 if who == "agent" else steps)
+                lab.check_news(said, 3 if who == "agent" else steps)  # 3: the beginning, at least one step, the end
                 lab.note(line, "ms", who, said["p50_us"] / 1e3, "direct")
+            line = f"proxied /ws, {steps:,} steps, {n} at once"
             for who, process in lab.sides(agent=agent, nginx=nginx, large=large_nginx):
+                cpu = process.cpu_us()
                 said = lab.run("direct", process.port, graph, **options)
                 lab.check_news(said, steps)
-                lab.note_both(f"proxied /ws, {steps:,} steps, {n} at once", "1/s", who, said["rate"])
+                lab.note_both(line, "1/s", who, said["rate"])
+                lab.note_both(f"{line}: processor time a run", "ms", who,
+                              (process.cpu_us() - cpu) / 1e3 / (said["good"] + n))
 
 
 SUITES = (start, child, idle, holding, status, runs, proxy, large, growth, flood)

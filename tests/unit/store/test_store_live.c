@@ -214,7 +214,8 @@ static void closing_flushes_live_documents(void **state)
     doc_init(&d, r->s, "k");
     doc_set(&d, 1);
     until_stored(r, "k", "1");
-    doc_set(&d, 2); /* its interval has not passed */
+    doc_set(&d, 2);
+    d.live.not_before_ms += 2 * LONG_MS; /* an interval that does not pass */
     store_fake.hold = true;
     start_closing(r, LONG_MS);
     until_held(r);
