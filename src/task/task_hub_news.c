@@ -4,7 +4,6 @@
 #include "log.h"
 #include "task_hub_private.h"
 
-
 enum {
     HUB_TICK_MS = 500,
     HUB_STORE_AGAIN_MS = 5000,
