@@ -49,6 +49,7 @@ static inline bool slice_starts(struct slice a, struct slice with)
 /* To an array of so many bytes, at least one: as much as fits, and a NUL. */
 static inline void slice_copy(struct slice s, char *to, size_t size)
 {
+    ASSERT(size > 0);
     size_t len = s.len < size ? s.len : size - 1;
     if (len > 0) /* an empty slice may point nowhere */
         memcpy(to, s.ptr, len);

@@ -284,8 +284,8 @@ static void direct_on_text(struct slot *s, struct slice text)
     } else if (slice_starts(text, SLICE("{\"type\": \"executed\""))) {
         char *at = memmem(text.ptr, text.len, name, strlen(name));
         if (at != NULL)
-            (void)snprintf(s->file, sizeof(s->file), "%.*s", (int)strcspn(at + strlen(name), "\""),
-                           at + strlen(name));
+            slice_copy((struct slice){at + strlen(name), strcspn(at + strlen(name), "\"")}, s->file,
+                       sizeof(s->file));
     } else if (slice_starts(text, SLICE("{\"type\": \"executing\", \"data\": {\"node\": null"))) {
         s->ended = true;
         direct_step(s);

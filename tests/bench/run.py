@@ -5,13 +5,14 @@ passed on, and a client without an agent ("direct") and one that only makes an a
 ("bare": bare_agent.c), where a prompt is run. Who of them goes first alternates; a figure is the median of
 the rounds, or of the turns of all rounds, (least–most).
 
-nginx is as it comes, but for what lets it keep connections and files open; where bytes are many, there is a
-line beside one with larger buffers, too.
+nginx keeps connections and files open, writes no access log and passes bodies on without storing them; its
+buffers are as they come, and where bytes are many, there is a line beside one with larger ones, too.
 
 Behind all of them stands a ComfyUI that takes no time (fake_comfy.c), in front of them a generator of
-load (load.c). Everything lies in one temporary directory, in memory where there is /dev/shm, listens on
-ports of its own, and ends with this process. A machine that does other things meanwhile shows in the
-spread. --quick proves only that all of it can be measured.
+load (load.c). Everything lies in one temporary directory, in memory where there is /dev/shm, and listens on
+ports of its own. It ends with this process, however that ends; only what is timed from its start ends with
+what started it. A machine that does other things meanwhile shows in the spread. --quick proves only that all
+of it can be measured.
 
 Ends with 1 if a request failed or a figure is missing, with 77 if that is for want of nginx.
 """
@@ -275,10 +276,10 @@ class Lab:
             self.failures.append(f"{' '.join(str(word) for word in argv[1:])}: {said}")
         return said
 
-    def check_news(self, said, least):
+    def check_news(self, line, who, said, least):
         """Without its news a run would be the faster."""
         if said["texts"] < least * said["good"]:
-            self.failures.append(f"fewer than {least} messages a run: {said}")
+            self.failures.append(f"{line}, {who}: fewer than {least} messages a run: {said}")
 
     def run(self, who, port, graph, **options):
         """Runs of a prompt, by an agent or without one."""
@@ -481,25 +482,30 @@ def growth(lab):
                 lab.note(f"run of {what} over one of 10 nodes, 20 steps", "×", who, ms / base, "direct")
 
 
+FEED_US = 130e3  # a run that took longer was told of between its beginning and its end: /api/run/ws tells all 100 ms
+
+
 def flood(lab):
     """News as fast as they come: through /api/run/ws, which tells the newest of many (ten times a second, so that
     a run has to take longer), and through /ws, which tells all. What stands behind is as busy as a processor can be:
     with all of it passed on, the processor time tells more than the rate."""
     with lab.agent(MAX_CONCURRENCY="64") as agent, lab.nginx() as nginx, lab.nginx(more=LARGE_BUFFERS) as large_nginx:
         for n, count, steps in ((1, 6, 200_000), (4, 8, 60_000), (16, 32, 30_000)):
+            if lab.quick:
+                count, steps = n, steps // 5
             graph = prompt(10, steps)
-            options = dict(connections=n, count=n if lab.quick else count, warmup=n)
+            options = dict(connections=n, count=count, warmup=n)
             line = f"run of {steps:,} steps over /api/run/ws, {n} at once"
             for who, (how, port) in lab.sides(agent=("watched", agent.port), direct=("direct", lab.comfy)):
                 said = lab.run(how, port, graph, **options)
                 # Of the agent: the beginning and the end, and where there was time for it a step.
-                lab.check_news(said, steps if who == "direct" else 3 if said["p50_us"] > 2e5 else 2)
+                lab.check_news(line, who, said, steps if who == "direct" else 3 if said["p50_us"] > FEED_US else 2)
                 lab.note(line, "ms", who, said["p50_us"] / 1e3, "direct")
             line = f"proxied /ws, {steps:,} steps, {n} at once"
             for who, process in lab.sides(agent=agent, nginx=nginx, large=large_nginx):
                 cpu = process.cpu_us()
                 said = lab.run("direct", process.port, graph, **options)
-                lab.check_news(said, steps)
+                lab.check_news(line, who, said, steps)
                 lab.note_both(line, "1/s", who, said["rate"])
                 lab.note_both(f"{line}: processor time a run", "ms", who,
                               (process.cpu_us() - cpu) / 1e3 / (said["good"] + n))
