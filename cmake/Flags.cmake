@@ -15,6 +15,11 @@ endif()
 if(SANITIZE)
   target_compile_options(flags INTERFACE -fsanitize=${SANITIZE} -fno-sanitize-recover=all)
   target_link_options(flags INTERFACE -fsanitize=${SANITIZE})
+  # A third of the time of GNU's: there is a program for each test, with all of the sanitizer in it.
+  find_program(LLD ld.lld)
+  if(LLD AND CMAKE_C_COMPILER_ID STREQUAL "Clang")
+    target_link_options(flags INTERFACE -fuse-ld=lld)
+  endif()
 elseif(CMAKE_BUILD_TYPE STREQUAL "RelWithDebInfo" OR CMAKE_BUILD_TYPE STREQUAL "Release")
   target_compile_options(flags INTERFACE -fstack-protector-strong -U_FORTIFY_SOURCE
                          -D_FORTIFY_SOURCE=2)

@@ -19,7 +19,7 @@ size_t __sanitizer_get_current_allocated_bytes(void) __attribute__((weak));
 enum {
     LONG_MS = 60000,
     SKIPPED = 77,
-    SECONDS_DEFAULT = 2,
+    SECONDS_DEFAULT = 1,
     DOCS = 1000,
     TOUCH_MS = 50,
     TIMES = 3,
