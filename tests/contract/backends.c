@@ -215,10 +215,9 @@ static bool mysql_tls_start(char url[BACKEND_URL_MAX])
     return mysql_start_with(url, NULL, server_mysql_tls, "&tls=require");
 }
 
-/* A TLS handshake takes several pieces, and with a sanitizer much of a processor. */
 static bool mysql_tls_cut_start(char url[BACKEND_URL_MAX])
 {
-    static const char *const options[] = {"--cut-every", "40", "160", NULL};
+    static const char *const options[] = {"--cut-every", "20", "80", NULL};
     return mysql_start_with(url, options, server_mysql_tls, "&tls=require");
 }
 
