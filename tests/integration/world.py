@@ -161,6 +161,8 @@ class Process:
     def signal(self, number):
         self.killed = self.killed or number == signal.SIGKILL
         self.child.send_signal(number)
+        if number == signal.SIGSTOP and self.child.returncode is None:  # each of its threads
+            os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def wait(self, timeout=PATIENCE):
         return self.child.wait(timeout)
