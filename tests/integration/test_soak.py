@@ -30,7 +30,7 @@ CLIENTS = 10
 PAUSE = 0.5  # seconds between two tasks of a client, on average
 TROUBLE = 3  # seconds between two of the killer's, on average
 PATIENCE = 120  # until a task has ended that others' deaths have delayed
-SLOPE_SECONDS = 1200  # from here on it says something
+SLOPE_SECONDS = 3600  # from here on it says something: a list of the store has grown to all the room that it takes
 SLOPE_MAX = 4096  # KiB an hour
 GAVE_UP = 1  # exit code: ComfyUI was killed so often that a platform had better start all anew
 ENDS = ("succeeded", "failed", "cancelled")
@@ -75,7 +75,8 @@ class Seat:
 
     def stop(self):
         self.agent.signal(signal.SIGTERM)
-        self.agent.wait()
+        if self.agent.wait() == -signal.SIGTERM and not self.agent.text():
+            self.agent.right_code = -signal.SIGTERM  # it had not come to its first line yet
         self.begin_again()
 
     def freeze(self):

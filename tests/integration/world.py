@@ -161,8 +161,10 @@ class Process:
     def signal(self, number):
         self.killed = self.killed or number == signal.SIGKILL
         self.child.send_signal(number)
-        if number == signal.SIGSTOP and self.child.returncode is None:  # each of its threads
-            os.waitid(os.P_PID, self.child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+        if number == signal.SIGSTOP:  # returns when each of its threads has stopped, or it has ended
+            look = os.WSTOPPED | os.WEXITED | os.WNOWAIT | os.WNOHANG
+            with contextlib.suppress(ChildProcessError):
+                until("it to stop", lambda: os.waitid(os.P_PID, self.child.pid, look))
 
     def wait(self, timeout=PATIENCE):
         return self.child.wait(timeout)
