@@ -155,9 +155,11 @@ static void fill_seeds(struct prompt *p, struct slice prompt, struct splice *edi
         struct json_iter it;
         struct slice key;
         struct slice value;
-        if (memchr(p->nodes[i].inputs.ptr, '-', p->nodes[i].inputs.len) == NULL)
+        struct slice inputs = p->nodes[i].inputs;
+        ASSERT(inputs.len > 0);
+        if (memchr(inputs.ptr, '-', inputs.len) == NULL)
             continue; /* no number below zero: most nodes */
-        json_iter_init(&it, p->nodes[i].inputs);
+        json_iter_init(&it, inputs);
         while (json_next(&it, &key, &value)) {
             if (!is_minus_one(value))
                 continue;
