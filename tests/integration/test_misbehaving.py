@@ -556,10 +556,16 @@ def killed_prompt(n):
     return {**image_prompt(n, prefix=f"own{n}"), "3": node("TestSleep", ms=n % 7, seed=n)}
 
 
+def pid_at_work(agent):
+    """None where ComfyUI is not ready, or has ended and the agent does not know it yet."""
+    with contextlib.suppress(OSError, http.client.HTTPException):
+        return agent.comfy.state()["pid"] if agent.is_ready() else None
+
+
 def kill_at_random(agent, dice, over):
     """Kills ComfyUI a few times, each time some moments after it began to work."""
     for _ in range(KILLS):
-        pid = until("ComfyUI to work", lambda: over.is_set() or (agent.is_ready() and agent.comfy.state()["pid"]))
+        pid = until("ComfyUI to work", lambda: over.is_set() or pid_at_work(agent))
         if over.wait(dice.uniform(0, 0.25)):
             return
         os.kill(pid, signal.SIGKILL)
