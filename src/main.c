@@ -1,5 +1,6 @@
 /* comfy-agent [--port N] [-- ComfyUI's command line…]: see --help. */
 #include "app.h"
+#include "child_env.h"
 #include "https.h"
 #include "invocation.h"
 #include "log.h"
@@ -125,6 +126,7 @@ int main(int argc, char **argv)
     struct err err;
     process_guard_main(argc, argv);
     bound_memory();
+    child_env_hide(environ);
     (void)signal(SIGPIPE, SIG_IGN);
     if (https_global_init(&err) != ERR_OK) {
         (void)fprintf(stderr, "comfy-agent: %s\n", err.msg);

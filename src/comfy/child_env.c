@@ -27,6 +27,16 @@ static bool is_named(const char *variable, const char *const *names, size_t coun
     return false;
 }
 
+static bool is_ours(const char *variable)
+{
+    return is_named(variable, ours, ARRAY_LEN(ours));
+}
+
+static bool is_platforms(const char *variable)
+{
+    return is_named(variable, platforms, ARRAY_LEN(platforms));
+}
+
 char **child_env_new(char *const *from, bool pass_credentials)
 {
     size_t count = 0;
@@ -35,8 +45,17 @@ char **child_env_new(char *const *from, bool pass_credentials)
         count++;
     char **env = xcalloc(count + 1, sizeof(*env));
     for (size_t i = 0; i < count; i++)
-        if (!is_named(from[i], ours, ARRAY_LEN(ours)) &&
-            (pass_credentials || !is_named(from[i], platforms, ARRAY_LEN(platforms))))
+        if (!is_ours(from[i]) && (pass_credentials || !is_platforms(from[i])))
             env[kept++] = from[i];
     return env;
+}
+
+void child_env_hide(char **variables)
+{
+    for (size_t i = 0; variables[i] != NULL; i++)
+        if (is_ours(variables[i]) || is_platforms(variables[i])) {
+            char *moved = xstrdup(variables[i]);
+            explicit_bzero(variables[i], strlen(variables[i]));
+            variables[i] = moved;
+        }
 }

@@ -53,11 +53,30 @@ static void the_platforms_keys_are_passed_on_when_asked_for(void **state)
     expect(true, wanted);
 }
 
+static void secrets_leave_the_place_where_they_were(void **state)
+{
+    (void)state;
+    char path[] = "PATH=/bin", key[] = "API_KEY=secret", token[] = "ALIBABA_CLOUD_SECURITY_TOKEN=t";
+    char *variables[] = {path, key, token, NULL};
+    child_env_hide(variables);
+    assert_ptr_equal(variables[0], path);
+    assert_string_equal(variables[0], "PATH=/bin");
+    assert_string_equal(variables[1], "API_KEY=secret");
+    assert_string_equal(variables[2], "ALIBABA_CLOUD_SECURITY_TOKEN=t");
+    for (size_t i = 0; i < sizeof(key); i++)
+        assert_int_equal(key[i], 0);
+    for (size_t i = 0; i < sizeof(token); i++)
+        assert_int_equal(token[i], 0);
+    free(variables[1]);
+    free(variables[2]);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(secrets_are_left_out),
         cmocka_unit_test(the_platforms_keys_are_passed_on_when_asked_for),
+        cmocka_unit_test(secrets_leave_the_place_where_they_were),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
