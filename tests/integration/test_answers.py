@@ -326,6 +326,25 @@ def test_a_lost_socket_is_no_silence_of_a_run_that_goes_on(world):
     assert agent.record("t").json["attempt"] == 1 and agent.comfy.state()["pid"] == pid
 
 
+def test_a_silence_is_looked_into_when_the_socket_is_lost_just_before_its_time_is_up(world):
+    """What would have ended it may have been lost with the socket. A busy machine may come too late, or not hear of
+    the last news at once, but not each time."""
+    agent = world.agent(env={"STALL_TIMEOUT": "1s", "MAX_ATTEMPTS": "1"})
+    for n in range(5):
+        agent.comfy.control({"at": "node", "do": "hold", "class": "TestSteps"})
+        run = later(agent.run, steps_prompt(1), f"t{n}")
+        agent.comfy.await_hold("node")
+        time.sleep(0.88)  # the look after the loss comes 250 ms later
+        agent.comfy.control({"at": "now", "do": "ws_drop"})
+        time.sleep(0.5)
+        agent.comfy.release()
+        if run.result().status == 200:
+            return
+        agent.comfy.reset()
+        until("ComfyUI to be ready again", lambda: agent.get("/readyz").status == 200)
+    pytest.fail("a run whose socket was lost was called stalled each time")
+
+
 @pytest.mark.long
 def test_one_look_without_an_answer_is_no_stall_of_a_run_whose_socket_was_lost(world):
     agent = world.agent(env={"STALL_TIMEOUT": "4s"})
