@@ -156,7 +156,7 @@ static void fill_seeds(struct prompt *p, struct slice prompt, struct splice *edi
         struct slice key;
         struct slice value;
         struct slice inputs = p->nodes[i].inputs;
-        ASSERT(inputs.len > 0);
+        ASSERT(inputs.len > 0); /* check_node() refuses a node without */
         if (memchr(inputs.ptr, '-', inputs.len) == NULL)
             continue; /* no number below zero: most nodes */
         json_iter_init(&it, inputs);

@@ -482,7 +482,7 @@ def growth(lab):
                 lab.note(f"run of {what} over one of 10 nodes, 20 steps", "×", who, ms / base, "direct")
 
 
-ENOUGH_US = 200e3  # of runs that take longer most are told of between their beginnings and their ends
+ENOUGH_US = 200e3  # of runs that take longer a quarter, at the very least, is told of on their way
 
 
 def flood(lab):

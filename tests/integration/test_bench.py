@@ -5,7 +5,9 @@ import json
 import re
 import socket
 import subprocess
+import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -34,6 +36,16 @@ def test_every_line_has_its_figure(tmp_path):
                 name, ratio)
     if done.returncode == 77:
         pytest.skip("nginx is not installed: what is compared with it was not measured")
+
+
+@pytest.mark.parametrize("texts, faults", [(44, 1), (45, 0)])
+def test_who_tells_too_little_is_not_measured(texts, faults):
+    sys.path.insert(0, str(ROOT / "tests/bench"))
+    from run import Lab
+
+    lab = SimpleNamespace(failures=[])
+    Lab.check_news(lab, "a flood", "agent", {"texts": texts, "good": 20}, 2.25)
+    assert len(lab.failures) == faults
 
 
 @pytest.fixture
