@@ -221,6 +221,7 @@ void output_send(struct api *api, struct http_req *req, struct task *t, unsigned
         .method = slice_is(http_req_method(req), "HEAD") ? "HEAD" : "GET",
         .target = buf_slice(&o->target),
         .headers = &o->headers,
+        .part_max = HTTP_PART_MAX,
         .on_head = output_on_head,
         .on_part = output_on_part,
         .on_end = output_on_end,

@@ -31,9 +31,9 @@ struct relay {
     struct later_item over; /* the call's memory is not free yet inside its own end */
     bool begun;             /* the head of the answer is out */
 
-    struct buf content; /* the whole of a small body; else the part that came last … */
-    size_t taken;       /* … and how much of it has gone on */
+    struct buf content; /* the whole of a small body; else the part that came last */
     bool asked, body_ended;
+    bool leaving; /* that part was handed on */
     struct err body_err;
 };
 
@@ -69,6 +69,7 @@ static void relay_on_abort(struct http_req *req)
 static void relay_on_part(struct http_req *req, struct slice part)
 {
     struct relay *r = http_req_data(req);
+    ASSERT(r->content.len == 0); /* what is there lies where it is written from */
     buf_add(&r->content, part);
     http_pause_body(req);
     http_up_more(&r->call);
@@ -83,29 +84,27 @@ static void relay_on_body_end(struct http_req *req, const struct err *err)
     http_up_more(&r->call);
 }
 
-static int relay_read(struct http_call *call, char *buf, size_t room)
+static int relay_read(struct http_call *call, struct slice *ret_part)
 {
     static const struct http_body_events events = {relay_on_part, relay_on_body_end};
     struct relay *r = call->ctx;
-    size_t left = r->content.len - r->taken;
     if (!r->asked) {
         r->asked = true;
         http_stream_body(r->req, &events);
         return -1;
     }
-    if (left == 0 && r->body_err.code != ERR_OK)
-        return -2;
-    if (left == 0)
-        return r->body_ended ? 0 : -1;
-    size_t n = left < room ? left : room;
-    memcpy(buf, r->content.ptr + r->taken, n);
-    r->taken += n;
-    if (r->taken == r->content.len) {
+    if (r->leaving) {
+        r->leaving = false;
         buf_reset(&r->content);
-        r->taken = 0;
         http_resume_body(r->req);
     }
-    return (int)n;
+    if (r->content.len == 0 && r->body_err.code != ERR_OK)
+        return -2;
+    if (r->content.len == 0)
+        return r->body_ended ? 0 : -1;
+    r->leaving = true;
+    *ret_part = buf_slice(&r->content);
+    return 1;
 }
 
 /* The client's fault, unless there is no room for it. */
@@ -231,6 +230,7 @@ void proxy_relay(struct api *api, struct http_req *req)
                                  .connect_ms = RELAY_CONNECT_MS,
                                  .head_ms = RELAY_HEAD_MS,
                                  .idle_ms = RELAY_IDLE_MS,
+                                 .part_max = HTTP_PART_MAX,
                                  .on_head = relay_on_head,
                                  .on_part = relay_on_answer_part,
                                  .on_end = relay_on_end,

@@ -327,6 +327,13 @@ uint64_t http_parser_body_left(const struct http_parser *p)
     return p->phase == LENGTH ? p->left : 0;
 }
 
+size_t http_parser_read_room(const struct http_parser *p, size_t least, size_t most)
+{
+    uint64_t room = http_parser_body_left(p);
+    room = room < most ? room : most;
+    return room < least ? least : (size_t)room;
+}
+
 /* --- feeding --------------------------------------------------------------------------------- */
 
 static enum http_parse_result parser_fail(struct http_parser *p)

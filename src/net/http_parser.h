@@ -72,6 +72,8 @@ void http_parser_take_headers(struct http_parser *p, struct http_headers *ret);
 bool http_parser_has_body(const struct http_parser *p);
 /* At least so many of its bytes are still to come; 0 where nobody knows. */
 uint64_t http_parser_body_left(const struct http_parser *p);
+/* How much to read: least, or up to most of what is left of a body that is longer than that. */
+size_t http_parser_read_room(const struct http_parser *p, size_t least, size_t most);
 /* Responses: the answer to a HEAD has no body, whatever its headers say. Call before the head. */
 void http_parser_expect_no_body(struct http_parser *p);
 /* Has any byte of the present message been seen? */

@@ -263,6 +263,7 @@ static void up_call_on_turn(struct later_item *item)
 struct up_call *up_call_new(struct http_up *up, struct http_call *call)
 {
     struct up_call *u = xcalloc(1, sizeof(*u));
+    ASSERT(call->part_max <= HTTP_PART_MAX);
     u->call = call;
     u->up = up;
     buf_init(&u->held, SIZE_MAX);

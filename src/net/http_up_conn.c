@@ -76,18 +76,25 @@ static void up_conn_write_bufs(struct up_conn *conn, const uv_buf_t *bufs, unsig
     ASSERT(r == 0);
 }
 
-void up_conn_write(struct up_conn *conn)
+static uv_buf_t uv_buf_of(struct slice s)
 {
-    uv_buf_t buf = {.base = conn->out.ptr, .len = conn->out.len};
-    up_conn_write_bufs(conn, &buf, 1);
+    return uv_buf_init((char *)(uintptr_t)s.ptr, (unsigned)s.len);
+}
+
+void up_conn_write(struct up_conn *conn, struct slice content, struct slice after)
+{
+    const struct slice all[] = {buf_slice(&conn->out), content, after};
+    uv_buf_t bufs[ARRAY_LEN(all)];
+    unsigned count = 0;
+    for (size_t i = 0; i < ARRAY_LEN(all); i++)
+        if (all[i].len > 0)
+            bufs[count++] = uv_buf_of(all[i]);
+    up_conn_write_bufs(conn, bufs, count);
 }
 
 bool up_conn_write_now(struct up_conn *conn, struct slice content)
 {
-    uv_buf_t bufs[2] = {
-        {.base = conn->out.ptr, .len = conn->out.len},
-        {.base = (char *)(uintptr_t)content.ptr, .len = content.len},
-    };
+    uv_buf_t bufs[] = {uv_buf_of(buf_slice(&conn->out)), uv_buf_of(content)};
     unsigned count = content.len > 0 ? 2 : 1, first = 0;
     int n = uv_try_write((uv_stream_t *)&conn->tcp, bufs, count);
     if (n < 0 && n != UV_EAGAIN) {
@@ -171,7 +178,9 @@ static void up_conn_on_alloc(uv_handle_t *handle, size_t suggested, uv_buf_t *re
 {
     struct up_conn *conn = handle->data;
     (void)suggested;
-    *ret = uv_buf_init(conn->up->read, sizeof(conn->up->read));
+    size_t most = conn->call != NULL ? conn->call->call->part_max : 0;
+    size_t room = http_parser_read_room(conn->parser, HTTP_PART, most);
+    *ret = uv_buf_init(conn->up->read, (unsigned)room);
 }
 
 static void up_conn_on_read_end(struct up_conn *conn, int status)

@@ -17,7 +17,6 @@
 #include "later.h"
 
 enum {
-    UP_READ = 64 * 1024,
     UP_OUT_KEPT = 32 * 1024,    /* memory for the next request */
     UP_EXPECT_MAX = 256 * 1024, /* of a declared body: reserved before it has come */
     UP_GAP_MS = 500,            /* a timer this late means that we did not run */
@@ -89,7 +88,7 @@ struct http_up {
     bool busy; /* the lists are being walked: nothing is dispatched */
     void (*closed)(void *ctx);
     void *closed_ctx;
-    char read[UP_READ]; /* shared: what is read is used up before the callback returns */
+    char read[HTTP_PART_MAX]; /* shared: what is read is used up before the callback returns */
 };
 
 /* http_up.c */
@@ -108,7 +107,8 @@ void up_conn_read_start(struct up_conn *conn);
 /* conn->out and, behind it, `content`, which stays the caller's. At once and in one go if the
  * kernel takes it (false: not all; up_call_on_written() follows). */
 bool up_conn_write_now(struct up_conn *conn, struct slice content);
-void up_conn_write(struct up_conn *conn);
+/* The same, and `after` behind that; up_call_on_written() always follows. */
+void up_conn_write(struct up_conn *conn, struct slice content, struct slice after);
 
 /* http_up_send.c */
 void up_call_send(struct up_call *u); /* its connection is there */

@@ -1,15 +1,13 @@
 /* The request of one call. A small one is one write: head and content lie in one buffer. Large
- * content is written from where it lies, without a copy. Streamed content is asked for part by
- * part, when the one before has left, and never inside a call of the caller's.
+ * content is written from where it lies, without a copy. So is streamed content, which is asked for
+ * part by part, when the one before has left, and never inside a call of the caller's.
  */
 #include "http_up_private.h"
 
 #include <stdio.h>
 
 enum {
-    UP_PART = 128 * 1024,    /* of streamed content in one write: each wakes the peer */
     UP_JOIN_MAX = 16 * 1024, /* content up to this is copied behind the head */
-    UP_CHUNK_HEAD = 10,      /* eight hexadecimal digits, CR, LF */
 };
 
 /* Of this hop only, or ours to say. */
@@ -78,21 +76,11 @@ void up_call_send(struct up_call *u)
         return;
     }
     if (u->call->read_content != NULL)
-        up_conn_write(u->conn); /* content is asked for later, never inside the caller's call */
+        up_conn_write(u->conn, SLICE_EMPTY, SLICE_EMPTY); /* content is asked for later */
     else
         up_call_send_content(u);
     if (!u->ended)
         up_call_arm(u);
-}
-
-/* Eight digits always, so that the head's place is known before its value. */
-static void finish_chunk(struct buf *out, size_t len)
-{
-    char head[UP_CHUNK_HEAD + 1];
-    (void)snprintf(head, sizeof(head), "%08zx\r\n", len);
-    memcpy(out->ptr, head, UP_CHUNK_HEAD);
-    out->len = UP_CHUNK_HEAD + len;
-    buf_add(out, SLICE("\r\n"));
 }
 
 static void up_call_end_content(struct up_call *u)
@@ -106,40 +94,42 @@ static void up_call_end_content(struct up_call *u)
         return;
     }
     buf_reset(&u->conn->out);
-    buf_add(&u->conn->out, SLICE("0\r\n\r\n"));
     u->content_left = 0;
-    up_conn_write(u->conn);
+    up_conn_write(u->conn, SLICE("0\r\n\r\n"), SLICE_EMPTY);
+}
+
+static void up_call_write_part(struct up_call *u, struct slice part)
+{
+    struct buf *out = &u->conn->out;
+    ASSERT(part.len > 0);
+    buf_reset(out);
+    if (u->content_left < 0) {
+        buf_addf(out, "%zx\r\n", part.len);
+        up_conn_write(u->conn, part, SLICE("\r\n"));
+    } else if (part.len > (uint64_t)u->content_left) {
+        up_call_end(u, err_set(&u->err, ERR_INVALID, "content is longer than declared"));
+    } else {
+        u->content_left -= (int64_t)part.len;
+        up_conn_write(u->conn, part, SLICE_EMPTY);
+    }
 }
 
 static void up_call_send_part(struct up_call *u)
 {
-    struct buf *out = &u->conn->out;
-    bool chunked = u->content_left < 0;
-    size_t room = UP_PART, at = chunked ? UP_CHUNK_HEAD : 0;
-    if (!chunked && (uint64_t)u->content_left < room)
-        room = (size_t)u->content_left;
-    buf_reset(out);
-    ASSERT(buf_reserve(out, at + room + 2) == ERR_OK);
+    struct slice part = SLICE_EMPTY;
     u->content_asked = true;
-    int n = u->call->read_content(u->call, out->ptr + at, room);
+    int n = u->call->read_content(u->call, &part);
     if (u->ended)
         return; /* cancelled inside */
-    ASSERT(n >= -2 && n <= (int)room);
-    if (n == 0) {
+    ASSERT(n >= -2 && n <= 1);
+    if (n == 0)
         up_call_end_content(u);
-    } else if (n == -1) {
+    else if (n == -1)
         u->source_silent = true;
-    } else if (n == -2) {
+    else if (n == -2)
         up_call_end(u, err_set(&u->err, ERR_CANCELLED, "content broken off"));
-    } else {
-        if (chunked) {
-            finish_chunk(out, (size_t)n);
-        } else {
-            out->len = (size_t)n;
-            u->content_left -= n;
-        }
-        up_conn_write(u->conn);
-    }
+    else
+        up_call_write_part(u, part);
 }
 
 void up_call_send_on(struct up_call *u)

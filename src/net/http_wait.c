@@ -2,19 +2,20 @@
  * every turn and derives both from the state. */
 #include "http_conn.h"
 
-/* All of it is of a body that is being taken: nothing behind it is read ahead. */
-static bool conn_awaits_much(const struct http_conn *c)
+/* More only of a body that is being taken: nothing behind it is read ahead. */
+static size_t conn_read_room(const struct http_conn *c)
 {
-    return c->state == CONN_BUSY && (c->req->reader == READER_PARTS || conn_body_is_due(c)) &&
-           http_parser_body_left(c->parser) >= HTTP_READ_BODY_BYTES;
+    bool takes_body =
+        c->state == CONN_BUSY && (c->req->reader == READER_PARTS || conn_body_is_due(c));
+    return takes_body ? http_parser_read_room(c->parser, HTTP_READ_BYTES, HTTP_READ_BODY_BYTES)
+                      : HTTP_READ_BYTES;
 }
 
 static void conn_alloc(uv_handle_t *h, size_t suggested, uv_buf_t *ret)
 {
     struct http_conn *c = CONTAINER_OF(h, struct http_conn, tcp);
     (void)suggested;
-    *ret = uv_buf_init(c->server->read_bytes,
-                       conn_awaits_much(c) ? HTTP_READ_BODY_BYTES : HTTP_READ_BYTES);
+    *ret = uv_buf_init(c->server->read_bytes, (unsigned)conn_read_room(c));
 }
 
 static void conn_on_read(uv_stream_t *stream, ssize_t n, const uv_buf_t *bytes)

@@ -358,6 +358,44 @@ def test_an_answer_before_the_whole_upload_arrives(world, upstream):
     connection.close()
 
 
+def test_uploads_follow_each_other_whole_however_late_they_are_read(world):
+    agent = world.agent()
+    pid = agent.comfy.state()["pid"]
+    connection = http.client.HTTPConnection("127.0.0.1", agent.port, timeout=60)
+    for chunked in (False, True, False):
+        picture = os.urandom(8 * MIB)
+        head = b'--b\r\ncontent-disposition: form-data; name="image"; filename="big.png"\r\n\r\n'
+        form = head + picture + b"\r\n--b--\r\n"
+        os.kill(pid, signal.SIGSTOP)
+        threading.Timer(0.3, os.kill, (pid, signal.SIGCONT)).start()
+        connection.request("POST", "/upload/image", [form] if chunked else form, encode_chunked=chunked,
+                           headers={"content-type": "multipart/form-data; boundary=b",
+                                    **({"transfer-encoding": "chunked"} if chunked else {})})
+        answer = connection.getresponse()
+        assert answer.status == 200, answer.read()
+        answer.read()
+        assert agent.comfy.state()["uploads"][-1]["sha256"] == hashlib.sha256(picture).hexdigest()
+    connection.close()
+
+
+def test_who_leaves_after_his_upload_ends_the_call(world, upstream):
+    left = threading.Event()
+
+    def never_answers(connection, _):
+        connection.settimeout(20)
+        with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(ConnectionResetError):
+                assert connection.recv(1) == b""
+            left.set()
+        return "close"
+
+    upstream.routes["/late"] = never_answers
+    agent = in_front_of(world, upstream)
+    connection, _ = raw(agent, b"POST /late HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n" + bytes(100000))
+    connection.close()
+    assert left.wait(20)
+
+
 def test_an_upload_that_breaks_off_reaches_nobody_as_whole(world, upstream):
     agent = in_front_of(world, upstream)
     before = len(upstream.asked)

@@ -68,7 +68,7 @@ static void on_end(struct http_call *call, const struct err *err)
         call_start(one->start_at_end);
 }
 
-int call_read_content(struct http_call *call, char *buf, size_t room)
+int call_read_content(struct http_call *call, struct slice *ret_part)
 {
     struct watched_call *one = call->ctx;
     assert_false(fix.inside || one->ended);
@@ -80,10 +80,8 @@ int call_read_content(struct http_call *call, char *buf, size_t room)
         return -1;
     if (strcmp(piece, "!") == 0)
         return -2;
-    size_t len = strlen(piece);
-    len = len < room ? len : room;
-    memcpy(buf, piece, len);
-    return (int)len;
+    *ret_part = slice_of(piece);
+    return 1;
 }
 
 struct watched_call *call_prepare(unsigned i, const char *method, const char *target)

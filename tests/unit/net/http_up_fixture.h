@@ -44,7 +44,7 @@ struct watched_call *call_get(unsigned i);
 struct watched_call *call_prepare_stream(unsigned i);
 struct watched_call *call_start_stream(unsigned i, const char *const *pieces, int64_t length);
 /* Gives one->pieces one after the other. */
-int call_read_content(struct http_call *call, char *buf, size_t room);
+int call_read_content(struct http_call *call, struct slice *ret_part);
 void call_await(struct watched_call *one);
 void call_check(struct watched_call *one, enum err_code code, const char *text);
 void call_check_body(struct watched_call *one, int status, const char *body);

@@ -538,6 +538,28 @@ static void a_refused_message_names_its_kind(void **state)
     transcript_done(&t);
 }
 
+static void how_much_to_read_goes_by_what_is_left(void **state)
+{
+    (void)state;
+    struct transcript t;
+    struct slice head = SLICE("HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n");
+    char part[700];
+    size_t used;
+    memset(part, 'x', sizeof(part));
+    transcript_init(&t);
+    struct http_parser *p = http_parser_new(HTTP_PARSE_RESPONSE, &events, &t);
+    assert_int_equal(http_parser_read_room(p, 10, 500), 10); /* nobody knows yet */
+    assert_int_equal(http_parser_feed(p, head, &used, NULL, NULL), HTTP_PARSE_MORE);
+    assert_int_equal(http_parser_read_room(p, 10, 500), 500);
+    assert_int_equal(http_parser_read_room(p, 10, 0), 10);
+    assert_int_equal(http_parser_feed(p, (struct slice){part, sizeof(part)}, &used, NULL, NULL),
+                     HTTP_PARSE_MORE);
+    assert_int_equal(http_parser_read_room(p, 10, 500), 300); /* and no more than that */
+    assert_int_equal(http_parser_read_room(p, 400, 500), 400);
+    http_parser_free(p);
+    transcript_done(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -557,6 +579,7 @@ int main(void)
         cmocka_unit_test(next_drops_a_stopped_message),
         cmocka_unit_test(pause_stops_after_the_part),
         cmocka_unit_test(a_refused_message_names_its_kind),
+        cmocka_unit_test(how_much_to_read_goes_by_what_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
