@@ -3,7 +3,9 @@
  * A small body of known length is read first, so that it leaves with the head in one write; any
  * other is passed on part by part, and is read (and "100 Continue" said) only when ComfyUI takes
  * it. The answer's parts go to the client as they come; when he is behind, ComfyUI's socket is not
- * read. At no time more is held than one part each way and what http_write() allows.
+ * read. At no time more is held than two parts of the request (one that leaves, and stays until the
+ * next is asked for or the call ends, and one that was read meanwhile), one of the answer, and what
+ * http_write() allows.
  *
  * ComfyUI may be busy with itself for minutes and answer nothing meanwhile. A client that does not
  * want to wait leaves, which ends the call. */

@@ -21,9 +21,9 @@ struct http_call {
                                      the message or is of one hop only is left out: ours to say */
     struct slice content;         /* the whole body; a streamed one comes by read_content */
     int64_t content_length;       /* of a streamed body; -1: chunked. Used if read_content is set */
-    /* The next part of the body, which lies where it lies until the next one is asked for, or until
-     * on_end: 1; 0: the end; -1: none now, http_up_more() follows; -2: broken off, the call ends
-     * with ERR_CANCELLED. */
+    /* The next part of the body, which stays where it is until the next one is asked for, or until
+     * on_end (the socket has been closed by then if it was being written): 1; 0: the end; -1: none
+     * now, http_up_more() follows; -2: broken off, the call ends with ERR_CANCELLED. */
     int (*read_content)(struct http_call *call, struct slice *ret_part);
     /* Safe to send again when a kept-alive connection turns out to be closed before any byte of an
      * answer? GET and HEAD always are; a POST only when the caller says so. */
@@ -32,8 +32,9 @@ struct http_call {
                                               way). 0: 5 s, 60 s, 60 s */
     uint64_t total_ms;                     /* 0: none */
     size_t body_max;                       /* collected bodies; beyond: ERR_TOO_LARGE */
-    /* Of a long answer's parts, at most HTTP_PART_MAX; 0: HTTP_PART. The larger, the more memory
-     * they take on their way, and the fewer they are: each wakes the peer and the caller. */
+    /* Of the parts of a long answer of declared length: HTTP_PART, or up to so much, at most
+     * HTTP_PART_MAX. The larger, the more memory they take on their way, and the fewer they are:
+     * each wakes the peer and the caller. */
     size_t part_max;
 
     /* answer */

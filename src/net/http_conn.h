@@ -16,7 +16,8 @@
 enum {
     HTTP_READ_BYTES = 64 * 1024,
     HTTP_READ_BODY_BYTES = 512 * 1024,    /* of a body that is longer: each read wakes the peer */
-    HTTP_UNREAD_BYTES = 16 * 1024,        /* read ahead of their turn; then reading stops */
+    HTTP_UNREAD_BYTES = 16 * 1024,        /* read ahead of their turn; then reading stops. Of a
+                                             paused body one read, whatever it brings */
     HTTP_SKIP_BYTES = 64 * 1024,          /* of a body that no handler wanted */
     HTTP_LINGER_BYTES = 16 * 1024 * 1024, /* thrown away while the peer reads our last words */
     HTTP_LINGER_MS = 2000,

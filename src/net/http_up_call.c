@@ -1,7 +1,7 @@
 /* One call: its deadlines, its answer, its end. The request is in http_up_send.c.
  *
  * Deadlines. connect_ms runs from the start, in the queue too. While the request leaves, idle_ms is
- * between its bytes; when it has left, head_ms until the answer's head (interim answers do not
+ * for each of its writes; when it has left, head_ms until the answer's head (interim answers do not
  * prolong it); then idle_ms between bytes of the body. What waits for the caller (a pause, a source
  * that has nothing now) has no deadline but total_ms: the peer is not to blame.
  *
@@ -251,7 +251,7 @@ static void up_call_on_turn(struct later_item *item)
     }
     if (u->resumed)
         up_call_resume(u);
-    if (u->more && !u->ended) {
+    if (u->more && !u->ended && !u->whole) {
         u->more = false;
         u->source_silent = false;
         up_call_send_on(u);

@@ -107,7 +107,8 @@ void up_conn_read_start(struct up_conn *conn);
 /* conn->out and, behind it, `content`, which stays the caller's. At once and in one go if the
  * kernel takes it (false: not all; up_call_on_written() follows). */
 bool up_conn_write_now(struct up_conn *conn, struct slice content);
-/* The same, and `after` behind that; up_call_on_written() always follows. */
+/* The same, and `after` behind that; up_call_on_written() follows, unless it fails or the call
+ * ends before. */
 void up_conn_write(struct up_conn *conn, struct slice content, struct slice after);
 
 /* http_up_send.c */

@@ -2,7 +2,8 @@
  * every turn and derives both from the state. */
 #include "http_conn.h"
 
-/* More only of a body that is being taken: nothing behind it is read ahead. */
+/* More only of a body that is being taken: nothing behind it is read ahead. Also of one that is
+ * paused: while a part leaves, the next comes in, or each would wait for the other. */
 static size_t conn_read_room(const struct http_conn *c)
 {
     bool takes_body =

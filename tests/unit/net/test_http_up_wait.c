@@ -87,6 +87,30 @@ static void test_caller_takes_its_time(void **state)
     fixture_close();
 }
 
+/* The caller has not taken it all, but nobody waits for the rest of the request any more. */
+static void test_no_content_is_asked_for_once_the_answer_is_whole(void **state)
+{
+    (void)state;
+    static const char *const pieces[] = {"a", "-", "b", NULL};
+    static const struct peer_step script[] = {EXPECTS("a\r\n"), SENDS(HELLO), DOES(PEER_SILENT)};
+    fixture_open_one(script);
+    struct watched_call *one = call_prepare_stream(0);
+    one->call.method = "POST";
+    one->pieces = pieces;
+    one->call.read_content = call_read_content;
+    one->call.content_length = -1;
+    one->pause_in_head = true;
+    call_start(one);
+    loop_run_until(&fix.loop, &one->headed, "head");
+    loop_run_for(&fix.loop, 20);
+    http_up_more(&one->call);
+    loop_run_for(&fix.loop, 20);
+    assert_ptr_equal(one->pieces, &pieces[2]);
+    http_up_resume(&one->call);
+    call_check_body(one, 200, "hello");
+    fixture_close();
+}
+
 /* The loop stood still: that is not the server's time. */
 static void test_frozen(void **state)
 {
@@ -242,6 +266,7 @@ int main(void)
         cmocka_unit_test(test_deadlines),
         cmocka_unit_test(test_request_deadline),
         cmocka_unit_test(test_caller_takes_its_time),
+        cmocka_unit_test(test_no_content_is_asked_for_once_the_answer_is_whole),
         cmocka_unit_test(test_frozen),
         cmocka_unit_test(test_pause),
         cmocka_unit_test(test_pause_stops_reading),

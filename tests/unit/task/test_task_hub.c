@@ -12,6 +12,7 @@
 struct room {
     struct hub_room hub_room;
     bool closed, ended, drained;
+    unsigned changes;
     struct task_watch watch;
 };
 
@@ -42,6 +43,12 @@ static void turn(struct room *r)
         (void)uv_run(&r->hub_room.f.loop, UV_RUN_NOWAIT);
 }
 
+static void on_change(struct task_watch *w)
+{
+    assert_true(task_is_known(w->task));
+    ((struct room *)w->ctx)->changes++;
+}
+
 static void on_end(struct task_watch *w)
 {
     ((struct room *)w->ctx)->ended = true;
@@ -60,7 +67,7 @@ static struct task *create_of(struct room *r, bool given, const char *text)
     assert_int_equal(prompt_parse(&prompt, &body, &fault), ERR_OK);
     struct task_spec spec = {.id = "t", .given = given, .request_id = "", .take_prompt = &prompt};
     assert_int_equal(task_hub_create(r->hub_room.hub, &spec, &t, &joined, NULL), ERR_OK);
-    r->watch = (struct task_watch){.on_end = on_end, .ctx = r};
+    r->watch = (struct task_watch){.on_change = on_change, .on_end = on_end, .ctx = r};
     task_watch_start(&r->watch, t);
     return t;
 }
@@ -122,8 +129,10 @@ static void test_an_end_on_its_way_when_the_hub_ends(void **state)
     store_fake.hold = true;
     task_hub_drain(r->hub_room.hub, NULL, NULL);
     task_hub_end_all(r->hub_room.hub);
+    unsigned before = r->changes;
     turn(r);
     assert_false(r->ended); /* it is told when it is stored */
+    assert_int_equal(r->changes, before);
     close_hub(r);
 }
 
